@@ -1,0 +1,80 @@
+# stemdisp: set-up, runs and checks. `make` alone lists the targets.
+#
+# Only Python 3.11 or newer (with its venv module) and make are needed; the first target that needs
+# them installs the pinned packages into .venv. Thread variables (OPENBLAS_NUM_THREADS,
+# OMP_NUM_THREADS, ...) need not be set: results do not depend on them.
+
+PYTHON ?= python3
+CONFIG ?= pipelines/lao_kto_111.toml
+INPUT ?=
+OUTPUT ?= results/$(basename $(notdir $(CONFIG)))
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SET_UP := $(VENV)/.stamp
+SET_UP_TEST := $(VENV)/.stamp-test
+SET_UP_DOCS := $(VENV)/.stamp-docs
+
+.PHONY: help pipeline test test-all lint format bench docs sample-data clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@echo "make TARGET, where TARGET is"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+	@echo "Variables of pipeline: CONFIG=file.toml INPUT='data files' OUTPUT=directory"
+
+pipeline: $(SET_UP) ## run the analysis of CONFIG (default: the sample data) and write OUTPUT
+	@$(BIN)/stemdisp run "$(CONFIG)" $(if $(strip $(INPUT)),--input $(INPUT)) --output "$(OUTPUT)"
+
+test: lint ## check the style and run the fast tests (ARGS: further options of pytest)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-all: lint ## as test, with the slow tests
+	@$(BIN)/python -m pytest -q -m "slow or not slow" $(ARGS)
+
+lint: $(SET_UP_TEST) ## check the style
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: run 'make format'." >&2; exit 1; }
+
+format: $(SET_UP_TEST) ## put the code in the common format
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(SET_UP_TEST) ## measure speed and accuracy
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(SET_UP_DOCS) ## build the documentation into docs/_build/html
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+sample-data: $(SET_UP) ## make the sample data again
+	@mkdir -p sample_data
+	@$(BIN)/stemdisp simulate sample_data/lao_kto_111.hspy --preset lao-kto-111 --seed 1
+
+clean: ## delete what was made, except results
+	@rm -rf $(VENV) build docs/_build docs/_generated .pytest_cache .ruff_cache *.egg-info
+	@find stemdisp tests docs benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(SET_UP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) is not there: install Python 3.11 or newer, or set PYTHON=path." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is older: set PYTHON=path." >&2; exit 1; }
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "Setting up $(VENV) (once; this takes some minutes)"; \
+	  "$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	    echo "'$(PYTHON) -m venv' failed: install it (on Debian or Ubuntu: the package python3-venv)." >&2; \
+	    exit 1; }; \
+	fi
+	@$(PIP) -e '.[atomap]'
+	@touch $@
+
+$(SET_UP_TEST): $(SET_UP)
+	@$(PIP) -e '.[atomap,test,lint]'
+	@touch $@
+
+$(SET_UP_DOCS): $(SET_UP)
+	@$(PIP) -e '.[atomap,docs]'
+	@touch $@

@@ -1,0 +1,262 @@
+"""The mean unit cell of an image, and which site of the crystal sits where in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import fft
+
+from stemdisp.crystal import Projection
+
+GRID = 40
+WIDTHS_A = (0.38, 0.5, 0.65)
+# How much an unexpected intensity ratio counts against a candidate, as a share of the variance
+# of the mean cell. Geometry decides first: a factor of three in intensity costs as much as
+# leaving 1 % of the variance unexplained.
+CONTRAST_WEIGHT = 0.018
+CONTRAST_SPREAD = 0.8
+GEOMETRY_LEAD = 0.02
+ODD_CONTRAST = 0.06
+
+
+def fold(image: np.ndarray, weight: np.ndarray, ij: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average an image over all cells.
+
+    Parameters
+    ----------
+    image, weight : ndarray, shape (n,)
+        Pixel values and weights.
+    ij : ndarray, shape (n, 2)
+        Fractional lattice indices of the pixels.
+
+    Returns
+    -------
+    mean, count : ndarray, shape (GRID, GRID)
+        Indexed by the fractions along u and v.
+    """
+    cell = np.floor((ij % 1.0) * GRID).astype(np.int64) % GRID
+    flat = cell[:, 0] * GRID + cell[:, 1]
+    count = np.bincount(flat, weight, GRID * GRID)
+    total = np.bincount(flat, weight * image, GRID * GRID)
+    mean = total / np.maximum(count, 1e-12)
+    empty = count <= 0
+    mean[empty] = np.mean(mean[~empty])
+    return mean.reshape(GRID, GRID), count.reshape(GRID, GRID)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """One way to put the crystal's sites into the observed cell.
+
+    ``operation`` (2, 2) turns crystal indices into observed ones, ``shift`` is the observed
+    fraction at which the crystal's origin sits.
+    """
+
+    operation: np.ndarray
+    shift: np.ndarray
+    sign: int
+    score: float
+    explained: float
+    volumes: dict[str, float]
+
+
+def place_sites(
+    cell: np.ndarray, projection: Projection, basis_A: np.ndarray
+) -> tuple[Placement, float]:
+    """Score every origin, orientation and sign of contrast; return the best and its margin.
+
+    Parameters
+    ----------
+    cell : ndarray, shape (GRID, GRID)
+        Mean cell.
+    projection : Projection
+        The crystal.
+    basis_A : ndarray, shape (2, 2)
+        Rows u, v as observed, in angstrom.
+
+    Returns
+    -------
+    best : Placement
+    margin : float
+        Score of the best less that of the best candidate that is not equivalent to it.
+    """
+    by_width: list[list[Placement]] = []
+    for width in WIDTHS_A:
+        trials: list[Placement] = []
+        for operation in _operations(projection):
+            for sign in (1, -1):
+                trials += _place(cell * sign, sign, projection, basis_A, operation, width)
+        by_width.append(trials)
+    # The width that describes the peaks best; what it leaves unexplained is not a matter of width.
+    candidates = max(by_width, key=lambda trials: max(c.explained for c in trials))
+    candidates.sort(key=lambda c: -c.score)
+    best = candidates[0]
+    equivalents = row_operations(projection)
+    for other in candidates[1:]:
+        if not _equivalent(best, other, equivalents):
+            return best, _margin(best, other)
+    return best, best.score
+
+
+def _margin(best: Placement, other: Placement) -> float:
+    """Lead in score; none where geometry cannot tell and the contrast fits no known detector.
+
+    Thick specimens are such a case: pure oxygen is no peak any more and the heavy column is not
+    the bright one, so intensities would mislead.
+    """
+    if best.explained - other.explained < GEOMETRY_LEAD and best.explained - best.score > ODD_CONTRAST:
+        return 0.0
+    return best.score - other.score
+
+
+def row_operations(projection: Projection) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The projection's symmetry for indices as rows: ``p @ operation + shift``."""
+    return [(matrix.T, shift) for matrix, shift in projection.symmetry_operations()]
+
+
+def _operations(projection: Projection) -> list[np.ndarray]:
+    """Integer maps of the cell onto itself that keep its metric, one of each symmetry class."""
+    matrix = projection.cell_matrix()
+    metric = matrix @ matrix.T
+    keep = []
+    values = (-1, 0, 1)
+    for a in values:
+        for b in values:
+            for c in values:
+                for d in values:
+                    op = np.array([[a, b], [c, d]])
+                    if abs(a * d - b * c) != 1:
+                        continue
+                    change = op @ metric @ op.T - metric
+                    if np.max(np.abs(change)) < 0.04 * np.max(metric):
+                        keep.append(op)
+    symmetric = [op for op, _ in row_operations(projection)]
+    classes: list[np.ndarray] = []
+    for op in sorted(keep, key=lambda o: -np.trace(o)):
+        if not any(_in_group(op, seen, symmetric) for seen in classes):
+            classes.append(op)
+    return classes
+
+
+def _in_group(op: np.ndarray, seen: np.ndarray, group: list[np.ndarray]) -> bool:
+    return any(np.array_equal(g @ seen, op) for g in group)
+
+
+def _place(
+    cell: np.ndarray,
+    sign: int,
+    projection: Projection,
+    basis_A: np.ndarray,
+    operation: np.ndarray,
+    width: float,
+) -> list[Placement]:
+    """Best few shifts for one operation and width: least squares with species as unknowns."""
+    species = projection.species
+    templates = [
+        _template(
+            [np.array([s.u, s.v]) @ operation for s in projection.sites_of(name)], basis_A, width
+        )
+        for name in species
+    ]
+    centred = np.stack([t - t.mean() for t in templates])
+    target = cell - cell.mean()
+    total = float(np.sum(target**2))
+    gram = np.einsum("aij,bij->ab", centred, centred)
+    spectrum = fft.fft2(target)
+    overlap = np.stack([fft.ifft2(spectrum * np.conj(fft.fft2(t))).real for t in centred])
+    explained, amplitude = _positive_fit(gram, overlap.reshape(len(species), -1))
+    explained = explained / max(total, 1e-300)
+    per_site = amplitude / np.array([1.0] * len(species))[:, None]
+    score = explained - CONTRAST_WEIGHT * _contrast_penalty(per_site, species, projection)
+    grid = score.reshape(cell.shape)
+    # np.roll compares each point with its neighbours on the periodic grid
+    peak = np.ones_like(grid, dtype=bool)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            if dy or dx:
+                peak &= grid >= np.roll(grid, (dy, dx), axis=(0, 1))
+    where = np.flatnonzero(peak)
+    where = where[np.argsort(grid.ravel()[where])[::-1][:6]]
+    return [
+        Placement(
+            operation,
+            np.array(np.unravel_index(k, grid.shape)) / GRID,
+            sign,
+            float(score[k]),
+            float(explained[k]),
+            dict(zip(species, amplitude[:, k].tolist(), strict=True)),
+        )
+        for k in where
+    ]
+
+
+def _template(sites: list[np.ndarray], basis_A: np.ndarray, width: float) -> np.ndarray:
+    """Periodic sum of unit Gaussians on the grid of the folded cell."""
+    fractions = (np.arange(GRID) + 0.5) / GRID
+    fu, fv = np.meshgrid(fractions, fractions, indexing="ij")
+    out = np.zeros((GRID, GRID))
+    for site in sites:
+        for m in (-1, 0, 1):
+            for n in (-1, 0, 1):
+                du = (fu - site[0] + 0.5) % 1.0 - 0.5 + m
+                dv = (fv - site[1] + 0.5) % 1.0 - 0.5 + n
+                d = du[..., None] * basis_A[0] + dv[..., None] * basis_A[1]
+                out += np.exp(-np.sum(d**2, axis=-1) / (2 * width**2))
+    return out
+
+
+def _positive_fit(gram: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares with amplitudes >= 0 for every shift at once, by trying all subsets."""
+    n, points = overlap.shape
+    best = np.zeros(points)
+    amplitude = np.zeros((n, points))
+    for size in range(1, n + 1):
+        for subset in combinations(range(n), size):
+            pick = list(subset)
+            solution = np.linalg.lstsq(gram[np.ix_(pick, pick)], overlap[pick], rcond=None)[0]
+            value = np.sum(solution * overlap[pick], axis=0)
+            better = np.all(solution >= 0, axis=0) & (value > best)
+            best = np.where(better, value, best)
+            full = np.zeros((n, points))
+            full[pick] = solution
+            amplitude = np.where(better, full, amplitude)
+    return best, amplitude
+
+
+def _contrast_penalty(
+    amplitude: np.ndarray, species: tuple[str, ...], projection: Projection
+) -> np.ndarray:
+    """Misfit of intensity ratios to the nearest of the known contrasts (capped)."""
+    strongest = np.maximum(amplitude.max(axis=0), 1e-300)
+    penalties = []
+    for mode in ("idpc", "haadf", "abf"):
+        expected = np.array([projection.sites_of(s)[0].contrast[mode] for s in species])
+        floor = 0.02
+        ratio = np.log(np.maximum(amplitude / strongest, floor))
+        wanted = np.log(np.maximum(expected / expected.max(), floor))
+        off = (ratio - wanted[:, None]) / CONTRAST_SPREAD
+        penalties.append(np.sum(np.minimum(off**2, 6.0), axis=0))
+    return np.min(penalties, axis=0)
+
+
+def _equivalent(
+    a: Placement, b: Placement, group: list[tuple[np.ndarray, np.ndarray]]
+) -> bool:
+    """Whether two placements put the same species on the same spots."""
+    if a.sign != b.sign:
+        return False
+    inverse = np.linalg.inv(a.operation)
+    for op, translation in group:
+        # crystal point p sits at p @ A + s; b shows the same pattern when p -> p @ op + t
+        # followed by a equals b
+        if not np.allclose(op @ a.operation, b.operation, atol=1e-6):
+            continue
+        shift = translation @ a.operation + a.shift
+        off = (shift - b.shift + 0.5) % 1.0 - 0.5
+        if np.max(np.abs(off)) < 2.6 / GRID:
+            return True
+    return bool(np.allclose(inverse @ b.operation, np.eye(2))) and bool(
+        np.max(np.abs((a.shift - b.shift + 0.5) % 1.0 - 0.5)) < 2.6 / GRID
+    )

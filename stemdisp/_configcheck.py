@@ -1,0 +1,82 @@
+"""Checks of single configuration values, and the wording of what is wrong with a name."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Any
+
+Indices = tuple[int, int, int]
+
+
+def toml_value(value: Any) -> str:
+    """Write one value of the configuration as TOML.
+
+    Parameters
+    ----------
+    value : bool, int, float, str, or a sequence of these
+        The value.
+
+    Returns
+    -------
+    str
+        Its TOML text.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def dot(a: Indices, b: Indices) -> int:
+    """Multiply plane and direction indices (the zone law; holds in any crystal system)."""
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def check_indices(name: str, value: Indices) -> None:
+    """Refuse three zeros."""
+    if not any(value):
+        raise ValueError(f"{name} = {list(value)} has no direction; one index must differ from 0")
+
+
+def check_word_or_positive(
+    name: str, value: str | float, words: tuple[str, ...], what: str
+) -> None:
+    """Refuse anything but one of the words or a finite number above 0."""
+    allowed = ", ".join(f'"{word}"' for word in words) + f" or {what}, above 0"
+    if isinstance(value, str):
+        good = value in words
+    else:
+        good = math.isfinite(value) and value > 0
+    if not good:
+        raise ValueError(f"{name} = {toml_value(value)} is not allowed; give {allowed}")
+
+
+def explain_unknown_table(table: str, known: dict[str, list[str]]) -> str:
+    """Explain an unknown name at the top level."""
+    for home, names in known.items():
+        if table in names:
+            return f"{table!r} stands outside its table; put it under [{home}]"
+    near = difflib.get_close_matches(table, known, n=1, cutoff=0.5)
+    if near:
+        return f"there is no table [{table}]; did you mean [{near[0]}]?"
+    listed = ", ".join(f"[{name}]" for name in known)
+    return f"there is no table [{table}]; the tables are {listed}"
+
+
+def explain_unknown_key(table: str, key: str, known: dict[str, list[str]]) -> str:
+    """Explain an unknown key: the nearest name over all tables, this table's first."""
+    homes: dict[str, str] = {}
+    for home, names in [(table, known[table]), *known.items()]:
+        for name in names:
+            homes.setdefault(name, home)
+    near = difflib.get_close_matches(key, homes, n=1, cutoff=0.5)
+    if not near:
+        return f"[{table}] has no key {key!r}; it has {', '.join(known[table])}"
+    home = homes[near[0]]
+    where = "" if home == table else f" in [{home}]"
+    return f"[{table}] has no key {key!r}; did you mean {near[0]!r}{where}?"

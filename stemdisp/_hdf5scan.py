@@ -1,0 +1,120 @@
+"""A look through an HDF5 file before any reader touches it.
+
+Readers follow links into other files, evaluate axis expressions and allocate whatever a header
+declares. This walk sees names, links and sizes only, and refuses what an image file has no need
+of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import h5py
+
+from stemdisp.errors import DataError
+
+MAX_DEPTH = 32
+MAX_OBJECTS = 10_000
+
+
+def scan_hdf5(path: str, *, max_bytes: int | None) -> str:
+    """Check an HDF5 file and tell which layout it has.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    max_bytes : int or None
+        The largest size that all datasets together may declare; None for no limit.
+
+    Returns
+    -------
+    {"hspy", "emd"}
+        The layout.
+
+    Raises
+    ------
+    DataError
+        If the file links outside itself, computes its axes, is nested without end, declares too
+        much data, or has another layout.
+    """
+    with h5py.File(path, "r") as file:
+        declared = 0
+        for count, (name, item) in enumerate(_walk(file, "", frozenset(), 0), start=1):
+            if count > MAX_OBJECTS:
+                raise DataError(
+                    f"holds more than {MAX_OBJECTS} objects; save the image to a file of its own"
+                )
+            if isinstance(item, h5py.Dataset):
+                declared += _check_dataset(name, item)
+            if "expression" in item.attrs or name.endswith("/expression"):
+                _check_expression(name)
+        if max_bytes is not None and declared > max_bytes:
+            raise DataError(too_large(declared, max_bytes))
+        return _layout(file)
+
+
+def too_large(declared: int, max_bytes: int) -> str:
+    """Word the refusal of a file that declares too much data."""
+    return (
+        f"declares {declared / 2**30:.1f} GiB of data, more than the {max_bytes / 2**30:g} GiB "
+        "that are read at once; crop it or split it into files of single frames"
+    )
+
+
+def _walk(
+    group: h5py.Group, prefix: str, above: frozenset[int], depth: int
+) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """Yield every object that is reached through hard links, refusing all other links."""
+    address = h5py.h5o.get_info(group.id).addr
+    if address in above:
+        raise DataError(f"its group {prefix or '/'!r} contains itself; the file is damaged")
+    if depth > MAX_DEPTH:
+        raise DataError(f"is nested more than {MAX_DEPTH} groups deep; the file is damaged")
+    above = above | {address}
+    for key in group:
+        name = f"{prefix}/{key}"
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise DataError(
+                f"its entry {name!r} links to another place; save a copy that holds the data"
+            )
+        item = group.get(key)
+        if isinstance(item, h5py.Group):
+            yield name, item
+            yield from _walk(item, name, above, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            yield name, item
+
+
+def _check_dataset(name: str, dataset: h5py.Dataset) -> int:
+    """Refuse data that lie in another file; return the declared size in bytes."""
+    if dataset.external or dataset.is_virtual:
+        raise DataError(
+            f"its dataset {name!r} keeps its values in another file; save a copy that holds them"
+        )
+    if dataset.shape is None:
+        return 0
+    return math.prod(dataset.shape) * dataset.dtype.itemsize
+
+
+def _check_expression(name: str) -> None:
+    """Refuse axes that are computed from text: HyperSpy would run that text as code."""
+    if any(part.startswith("axis") for part in name.split("/")):
+        raise DataError(
+            f"its axis {name!r} is computed from an expression, which is not read because it "
+            "could run code; save the image with uniform axes"
+        )
+
+
+def _layout(file: h5py.File) -> str:
+    """Tell a HyperSpy file from an EMD file."""
+    stated = file.attrs.get("file_format", "")
+    if isinstance(stated, bytes):
+        stated = stated.decode("ascii", "replace")
+    if str(stated).lower() == "hyperspy" or "Experiments" in file:
+        return "hspy"
+    groups = [file, *(item for item in file.values() if isinstance(item, h5py.Group))]
+    if "Version" in file or any("version_major" in group.attrs for group in groups):
+        return "emd"
+    raise DataError("is an HDF5 file, but neither HyperSpy's nor EMD; save the image as .hspy")

@@ -1,0 +1,358 @@
+"""The joint Gauss-Newton fit of all columns, background and shared widths, in pixels.
+
+One residual image; information analytic (closed-form overlaps of Gaussians); each step solves
+the sparse system of all columns together with the shared widths and a smooth background by
+preconditioned conjugate gradients. ``order`` 0 is least squares on the image (white noise),
+1 least squares on its gradient (iDPC).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import linalg, sparse
+from scipy.interpolate import BSpline
+from scipy.sparse.linalg import LinearOperator, cg
+from scipy.spatial import cKDTree
+
+REACH = 4.2  # half window of a column in widths; the tail beyond holds 1.5e-4 of the peak
+PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see each other
+# Overlaps are those of whole columns; at the image border they are a little off. This share of
+# the diagonal keeps every step downhill and costs no accuracy at convergence.
+DAMPING = 2e-3
+FREEZE = 1e6
+FAINT = 4.0  # standard errors of intensity below which steps in position are held back
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Parameters of the fit, pixels; ``kind`` indexes the species of each column."""
+
+    x: np.ndarray
+    y: np.ndarray
+    volume: np.ndarray
+    widths: np.ndarray
+    kind: np.ndarray
+    background: np.ndarray
+    converged: np.ndarray
+    iterations: int = 0
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Width of every column."""
+        return self.widths[self.kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """Cubic B-spline surface with knots `spacing` px apart."""
+
+    by: np.ndarray
+    bx: np.ndarray
+    gram: np.ndarray
+    knots: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def build(cls, mask: np.ndarray, spacing: float) -> Background:
+        """Prepare bases and the normal matrix for the pixels of `mask`."""
+        bases, knots = [], []
+        for n in mask.shape:
+            pieces = int(np.clip(round(n / spacing), 1, 40))
+            inner = np.linspace(-0.5, n - 0.5, pieces + 1)
+            knot = np.concatenate([[inner[0]] * 3, inner, [inner[-1]] * 3])
+            bases.append(BSpline.design_matrix(np.arange(n, dtype=float), knot, 3).toarray())
+            knots.append(knot)
+        by, bx = bases
+        nyk, nxk = by.shape[1], bx.shape[1]
+        rows = mask.astype(float) @ (bx[:, :, None] * bx[:, None, :]).reshape(len(bx), -1)
+        gram = (by[:, :, None] * by[:, None, :]).reshape(len(by), -1).T @ rows
+        gram = gram.reshape(nyk, nyk, nxk, nxk).transpose(0, 2, 1, 3).reshape(nyk * nxk, -1)
+        # Where no pixel constrains the surface it stays as it is.
+        gram[np.diag_indices_from(gram)] += 1e-3 * np.trace(gram) / len(gram)
+        return cls(by, bx, gram, (knots[0], knots[1]))
+
+    def surface(self, coefficients: np.ndarray) -> np.ndarray:
+        """Evaluate on all pixels."""
+        return self.by @ coefficients.reshape(self.by.shape[1], -1) @ self.bx.T
+
+    def project(self, residual: np.ndarray) -> np.ndarray:
+        """Inner products of the basis with a (masked) residual."""
+        return (self.by.T @ residual @ self.bx).ravel()
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> sparse.csr_array:
+        """Basis values (n, n_basis) at points, clipped to the image."""
+        rows = []
+        for value, knot in ((y, self.knots[0]), (x, self.knots[1])):
+            inside = np.clip(value, knot[0], knot[-1])
+            rows.append(BSpline.design_matrix(inside, knot, 3).toarray())
+        return sparse.csr_array((rows[0][:, :, None] * rows[1][:, None, :]).reshape(len(x), -1))
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Neighbour list in CSR form, each column among its own neighbours."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+
+    @classmethod
+    def within(cls, x: np.ndarray, y: np.ndarray, radius: float) -> Neighbours:
+        """All pairs closer than `radius` px."""
+        tree = cKDTree(np.column_stack([x, y]))
+        graph = tree.sparse_distance_matrix(tree, radius, output_type="coo_matrix")
+        n = len(x)
+        rows = np.concatenate([graph.row, np.arange(n)])
+        cols = np.concatenate([graph.col, np.arange(n)])
+        keep = np.unique(rows.astype(np.int64) * n + cols)
+        indptr = np.zeros(n + 1, dtype=np.int64)
+        np.add.at(indptr, keep // n + 1, 1)
+        return cls(np.cumsum(indptr), keep % n)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything that stays fixed while the parameters move.
+
+    ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
+    ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
+    ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
+    at their start, because what is visible of them cannot say more.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    background: Background
+    start: np.ndarray
+    expected: np.ndarray
+    frozen: np.ndarray
+    prior: np.ndarray
+    pixel_weight: np.ndarray | None = None
+    level: float = 1e-4
+    free_widths: bool = True
+    order: int = 0
+
+
+def model_image(problem: Problem, state: State) -> np.ndarray:
+    """Background plus all columns."""
+    from stemdisp._kernels import render_columns
+
+    out = problem.background.surface(state.background)
+    render_columns(out, state.x, state.y, state.volume, state.sigma, REACH + 0.8)
+    return out
+
+
+def column_weights(problem: Problem, state: State) -> np.ndarray:
+    """Effective statistical weight of each column.
+
+    The share of the column that lies on usable pixels, times the mean pixel weight there.
+    """
+    from stemdisp._kernels import local_mean
+
+    pixels = problem.mask if problem.pixel_weight is None else problem.pixel_weight
+    mean, lost = local_mean(pixels, problem.mask, state.x, state.y, state.sigma, 3.0)
+    return np.maximum(mean * (1.0 - lost), 1e-3)
+
+
+def iterate(
+    problem: Problem, state: State, *, max_iterations: int, tolerance_px: float, max_step: float
+) -> State:
+    """Take Gauss-Newton steps until no position moves by more than the tolerance.
+
+    `max_step` limits a step in widths. Returns the last state; ``converged`` says for which
+    columns the last step was below ten times the tolerance.
+    """
+    spread = PAIR_REACH * np.sqrt(2) * state.widths.max()
+    neighbours = Neighbours.within(state.x, state.y, spread)
+    held = problem.frozen
+    state = replace(
+        state,
+        volume=np.where(held, problem.expected, state.volume),
+        x=np.where(held, problem.start[:, 0], state.x),
+        y=np.where(held, problem.start[:, 1], state.y),
+    )
+    for _ in range(max_iterations):
+        state, moved = _step(problem, state, neighbours, max_step)
+        if np.max(moved, where=_matters(state), initial=0.0) < tolerance_px:
+            break
+    return replace(state, converged=moved < 10 * tolerance_px)
+
+
+def _matters(state: State) -> np.ndarray:
+    """Columns whose position decides convergence: not those of next to no intensity."""
+    typical = np.array(
+        [np.median(state.volume[state.kind == k]) for k in range(len(state.widths))]
+    )
+    return state.volume > 0.1 * typical[state.kind]
+
+
+def _step(
+    problem: Problem, state: State, neighbours: Neighbours, max_step: float
+) -> tuple[State, np.ndarray]:
+    from stemdisp._kernels import project_residual
+
+    residual = np.where(problem.mask, problem.image - model_image(problem, state), 0.0)
+    weighted = residual if problem.pixel_weight is None else residual * problem.pixel_weight
+    sigma = state.sigma
+    gradient = project_residual(
+        weighted, state.x, state.y, state.volume, sigma, REACH, problem.order
+    )
+    gradient[problem.frozen] = 0.0
+    pull = problem.prior[:, None] * (problem.start - np.column_stack([state.x, state.y]))
+    step, widths, surface = _solve(problem, state, neighbours, gradient, pull, weighted)
+    limit = max_step * sigma
+    length = np.hypot(step[:, 1], step[:, 2])
+    shrink = np.minimum(1.0, limit / np.maximum(length, 1e-12))
+    new = replace(
+        state,
+        volume=state.volume + step[:, 0],
+        x=state.x + shrink * step[:, 1],
+        y=state.y + shrink * step[:, 2],
+        widths=state.widths * np.exp(np.clip(widths / state.widths, -0.08, 0.08)),
+        background=state.background + surface,
+        iterations=state.iterations + 1,
+    )
+    return new, length
+
+
+def _solve(
+    problem: Problem,
+    state: State,
+    neighbours: Neighbours,
+    gradient: np.ndarray,
+    pull: np.ndarray,
+    weighted: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solve the linear system of one step: columns, shared widths, background."""
+    system = assemble(problem, state, neighbours)
+    n = len(state.x)
+    right_columns = gradient[:, :3].copy()
+    right_columns[:, 1:] += pull
+    right_widths = np.bincount(state.kind, gradient[:, 3], minlength=len(state.widths))
+    right_surface = problem.background.project(weighted)
+    if problem.order == 1:
+        # The gradient of a slow surface is next to nothing: fit it by itself.
+        surface = linalg.cho_solve(linalg.cho_factor(problem.background.gram), right_surface)
+        tail = right_widths
+    else:
+        tail = np.concatenate([right_widths, right_surface])
+    if not problem.free_widths:
+        tail[: len(state.widths)] = 0.0
+    solution = system.solve(np.concatenate([right_columns.ravel(), tail]))
+    columns = solution[: 3 * n].reshape(n, 3)
+    widths = solution[3 * n : 3 * n + len(state.widths)]
+    if problem.order == 0:
+        surface = solution[3 * n + len(state.widths) :]
+    return columns, widths, surface
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Normal equations: sparse column part, border of shared parameters, and corner."""
+
+    columns: sparse.csr_array
+    border: np.ndarray | sparse.csr_array
+    corner: np.ndarray
+    inverse_blocks: np.ndarray
+
+    def solve(self, right: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
+        """Solve by conjugate gradients with block elimination as preconditioner."""
+        n = self.columns.shape[0]
+        reduced = self.corner - self.border.T @ self._block_solve(self.border)
+        factor = _safe_cholesky(reduced, self.corner)
+
+        def multiply(vector: np.ndarray) -> np.ndarray:
+            head, tail = vector[:n], vector[n:]
+            return np.concatenate(
+                [
+                    self.columns @ head + self.border @ tail,
+                    self.border.T @ head + self.corner @ tail,
+                ]
+            )
+
+        def precondition(vector: np.ndarray) -> np.ndarray:
+            head, tail = vector[:n], vector[n:]
+            low = linalg.cho_solve(factor, tail - self.border.T @ self._block_solve(head))
+            return np.concatenate([self._block_solve(head - self.border @ low), low])
+
+        size = len(right)
+        solution, _ = cg(
+            LinearOperator((size, size), multiply, dtype=float),
+            right,
+            rtol=tolerance,
+            maxiter=60,
+            M=LinearOperator((size, size), precondition, dtype=float),
+        )
+        return solution
+
+    def _block_solve(self, right: np.ndarray) -> np.ndarray:
+        """Apply the inverses of the columns' own 3 x 3 blocks."""
+        n = len(self.inverse_blocks)
+        shaped = right.reshape(n, 3, -1)
+        return np.matmul(self.inverse_blocks, shaped).reshape(right.shape)
+
+
+def _safe_cholesky(matrix: np.ndarray, fallback: np.ndarray) -> tuple[np.ndarray, bool]:
+    try:
+        return linalg.cho_factor(matrix)
+    except linalg.LinAlgError:
+        # Preconditioner only: the diagonal serves when elimination lost definiteness.
+        return linalg.cho_factor(np.diag(np.abs(np.diag(fallback)) + 1e-300))
+
+
+def assemble(problem: Problem, state: State, neighbours: Neighbours) -> System:
+    """Build the information matrix at the present parameters."""
+    from stemdisp._kernels import pair_information
+
+    n, n_widths = len(state.x), len(state.widths)
+    weight = column_weights(problem, state)
+    blocks = pair_information(
+        neighbours.indptr,
+        neighbours.indices,
+        state.x,
+        state.y,
+        state.volume,
+        state.sigma,
+        weight,
+        problem.order,
+    )
+    rows = np.repeat(np.arange(n), np.diff(neighbours.indptr))
+    own = rows == neighbours.indices
+    # A column of nearly no intensity says nothing about its position: steps must not follow noise.
+    faint = FAINT**2 * problem.level / (2 * state.sigma**2)
+    hold = np.where(problem.frozen, FREEZE, DAMPING)
+    for k in range(3):
+        extra = 0.0 if k == 0 else problem.prior + faint
+        blocks[own, k, k] += extra + hold * blocks[own, k, k]
+    columns = sparse.bsr_array(
+        (np.ascontiguousarray(blocks[:, :3, :3]), neighbours.indices, neighbours.indptr),
+        shape=(3 * n, 3 * n),
+    ).tocsr()
+    other = state.kind[neighbours.indices]
+    border = np.zeros((n, 3, n_widths))
+    np.add.at(border, (rows, slice(None), other), blocks[:, :3, 3])
+    corner = np.zeros((n_widths, n_widths))
+    np.add.at(corner, (state.kind[rows], other), blocks[:, 3, 3])
+    corner[np.diag_indices(n_widths)] *= 1 + 10 * DAMPING
+    if not problem.free_widths:
+        border[:] = 0.0
+        corner = np.eye(n_widths)
+    border = border.reshape(3 * n, n_widths)
+    if problem.order == 0:
+        border, corner = _add_surface(problem, state, weight, border, corner)
+    return System(columns, border, corner, np.linalg.inv(blocks[own][:, :3, :3]))
+
+
+def _add_surface(
+    problem: Problem,
+    state: State,
+    weight: np.ndarray,
+    border: np.ndarray,
+    corner: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Extend border and corner by the coefficients of the background (white noise only)."""
+    values = problem.background.at(state.x, state.y).toarray() * weight[:, None]
+    surface = np.zeros((3 * len(state.x), values.shape[1]))
+    surface[0::3] = values
+    corner = linalg.block_diag(corner, problem.background.gram)
+    return np.hstack([border, surface]), corner

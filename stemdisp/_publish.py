@@ -1,0 +1,199 @@
+"""An all-or-nothing output directory: whoever looks sees the old one or the new one.
+
+The new directory grows as a hidden sibling and takes the place of the old one in a single step
+(on Linux; elsewhere in two renames, which the next run completes or undoes if it was cut off in
+between). A lock keeps two runs apart. A directory that holds anything stemdisp did not write is
+never replaced: a list of what it wrote stands in the file ``.stemdisp``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from stemdisp.errors import ConfigError
+
+MARKER = ".stemdisp"
+
+_NOT_OURS_TO_MIND = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave these
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+@contextlib.contextmanager
+def publish(out: str | os.PathLike[str], *, use_exchange: bool = True) -> Iterator[Path]:
+    """Fill a directory and put it in place only if nothing went wrong.
+
+    Parameters
+    ----------
+    out : path
+        The directory to make or to replace; a link to a directory is followed.
+    use_exchange : bool
+        Swap old and new in one step where the system can; else rename twice.
+
+    Yields
+    ------
+    Path
+        An empty directory beside `out`, to be filled.
+
+    Raises
+    ------
+    ConfigError
+        If `out` cannot be written, another run is writing it, or it holds foreign files.
+    """
+    target = _target(out)
+    with _locked(target):
+        _recover(target)
+        _check_ours(target)
+        new = target.with_name(f".{target.name}.new-{uuid.uuid4().hex}")
+        new.mkdir()
+        try:
+            yield new
+            _seal(new)
+            _check_ours(target)
+            _put_in_place(new, target, use_exchange=use_exchange)
+            _sync(target.parent)
+        finally:
+            # The unfinished tree, or after an exchange the old one.
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(_old(target), ignore_errors=True)
+
+
+def _target(out: str | os.PathLike[str]) -> Path:
+    """Follow links and make the parent directory."""
+    target = Path(os.path.realpath(out))
+    if target == target.parent:
+        raise ConfigError(f"output {os.fspath(out)!r} is the root directory; name another one")
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"output {os.fspath(out)!r} is a file; name a directory")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(f"output {os.fspath(out)!r} cannot be made ({err.strerror})") from err
+    return target
+
+
+def _old(target: Path) -> Path:
+    """Name the place of the old tree between two renames."""
+    return target.with_name(f".{target.name}.old-stemdisp")
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the lock beside `target`; the lock file stays, as deleting it would be a race."""
+    try:
+        stream = open(target.with_name(f".{target.name}.lock"), "a+")
+    except OSError as err:
+        raise ConfigError(
+            f"output {str(target)!r} cannot be written ({err.strerror}); name another directory"
+        ) from err
+    with stream:
+        try:
+            _lock(stream.fileno())
+        except OSError as err:
+            raise ConfigError(
+                f"another run is writing to {str(target)!r}; wait for it or name another directory"
+            ) from err
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    """Take an exclusive lock at once or raise OSError; it ends with the process."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _recover(target: Path) -> None:
+    """Clean up after a run that was killed: undo half a replacement, drop unfinished trees."""
+    old = _old(target)
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(target)
+    unfinished = re.compile(re.escape(f".{target.name}.new-") + "[0-9a-f]{32}")
+    for entry in target.parent.iterdir():
+        if unfinished.fullmatch(entry.name):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _check_ours(target: Path) -> None:
+    """Refuse a directory that holds anything which stemdisp did not write."""
+    found = _files_in(target)
+    marker = target / MARKER
+    ours = set(marker.read_text(encoding="utf-8").splitlines()) if marker.is_file() else set()
+    foreign = sorted(found - ours - {MARKER})
+    if foreign:
+        raise ConfigError(
+            f"output {str(target)!r} holds {foreign[0]!r}, which stemdisp did not write; "
+            "move it away or name another directory"
+        )
+
+
+def _files_in(folder: Path) -> set[str]:
+    """List what would be lost with a directory: its files, links and empty directories."""
+    return {
+        entry.relative_to(folder).as_posix()
+        for entry in folder.rglob("*")
+        if entry.name not in _NOT_OURS_TO_MIND and (entry.is_symlink() or not entry.is_dir())
+    }
+
+
+def _seal(new: Path) -> None:
+    """Write the list of files and force everything to the disk."""
+    names = "".join(f"{name}\n" for name in sorted(_files_in(new)))
+    (new / MARKER).write_text(names, encoding="utf-8")
+    for folder, _, files in os.walk(new, topdown=False):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    """Force one file or directory to the disk."""
+    if path.is_dir() and sys.platform == "win32":
+        return  # directories cannot be synchronised there
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(new: Path, target: Path, *, use_exchange: bool) -> None:
+    """Make `new` appear at `target`; afterwards `new` or the old name holds the old tree."""
+    if not target.exists():
+        new.rename(target)
+        return
+    if use_exchange and _exchange(new, target):
+        return
+    old = _old(target)
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two directories in one step (Linux); say whether the system could."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    return rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0

@@ -1,0 +1,246 @@
+"""The command line: ``stemdisp run``, ``inspect`` and ``simulate``.
+
+Nothing heavy is imported here before a command needs it, and a configuration is checked first of
+all. Errors of the user end in one line on stderr and an exit status; see `stemdisp.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from stemdisp import __version__
+from stemdisp.errors import ConfigError, StemdispError
+
+
+class _RunCommand(click.Command):
+    """A command whose ``--input`` takes several paths, and whose help lists the configuration."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give every path after ``--input`` an ``--input`` of its own."""
+        return super().parse_args(ctx, _repeat_input(args))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the keys of the configuration from their one source."""
+        from stemdisp.config import describe, toml_value
+
+        with formatter.section("Configuration keys (TOML), with their defaults"):
+            formatter.write_dl(
+                [
+                    (f"{spec.key} = {toml_value(spec.default)}", f"{spec.doc} ({spec.type})")
+                    for spec in describe()
+                ]
+            )
+
+
+def _repeat_input(args: list[str]) -> list[str]:
+    """Turn ``--input A B`` into ``--input A --input B``; a .toml file is the configuration."""
+    out: list[str] = []
+    reading = False
+    for arg in args:
+        if arg == "--":
+            return out + args[args.index("--") :]
+        if arg.startswith("-") and arg != "-":
+            reading = arg == "--input"
+            if not reading:
+                out.append(arg)
+            elif args[-1] == "--input":
+                raise click.UsageError("--input names no file; give at least one path")
+        elif reading and not arg.lower().endswith(".toml"):
+            out += ["--input", arg]
+        else:
+            out.append(arg)
+    return out
+
+
+_COUNT = click.IntRange(min=0)
+_POSITIVE = click.IntRange(min=1)
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
+
+# main() reads it from the arguments, because errors are handled there.
+_debug = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the full traceback of an error."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="stemdisp")
+def cli() -> None:
+    """Measure atomic displacements and oxygen occupancy plane by plane in iDPC-STEM images."""
+
+
+@cli.command(cls=_RunCommand)
+@click.argument("config", type=click.Path())
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="PATH ...",
+    help="Data files instead of those of the configuration: one, or all frames of a series.",
+)
+@click.option("--output", metavar="DIR", help="Where to write. Default: results/NAME of CONFIG.")
+@click.option("--scheduler", metavar="ADDRESS", help="Reserved for distributed runs.")
+@click.option("--quiet", is_flag=True, help="Show neither progress nor the summary.")
+@_debug
+def run(
+    config: str,
+    inputs: tuple[str, ...],
+    output: str | None,
+    scheduler: str | None,
+    quiet: bool,  # noqa: FBT001 - click passes options by name
+) -> None:
+    """Run the analysis that the file CONFIG describes."""
+    from stemdisp.config import load_config, with_input
+
+    if scheduler is not None:
+        raise ConfigError(
+            f"--scheduler {scheduler}: distributed runs need a later version; leave it out"
+        )
+    settings = load_config(config)
+    if inputs:
+        settings = with_input(settings, inputs)
+    target = Path(output) if output else Path("results", Path(config).stem)
+    summary = _analyse(settings, target, quiet=quiet)
+    if not quiet:
+        click.echo(summary)
+        click.echo(f"Report: {target / 'report.html'}")
+
+
+def _analyse(settings: Any, target: Path, *, quiet: bool) -> str:
+    """Run the pipeline and put its results in place; return the summary in words."""
+    from stemdisp._publish import publish
+
+    with publish(target) as folder:
+        from stemdisp import pipeline, report
+
+        result = pipeline.run(settings, progress=not quiet)
+        report.write(result, folder)
+        return report.text_summary(result)
+
+
+@cli.command()
+@click.argument("path", type=click.Path())
+@_debug
+def inspect(path: str) -> None:
+    """Say what the file PATH holds and what a run would need to be told."""
+    from stemdisp.inspection import inspect as describe_file
+
+    click.echo(describe_file(path))
+
+
+@cli.command()
+@click.argument("out", type=click.Path())
+@click.option("--preset", default="lao-kto-111", show_default=True, help="What to simulate.")
+@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Of the random numbers.")
+@click.option("--frames", "n_frames", type=_POSITIVE, help="Number of frames.")
+@click.option("--size", type=_POSITIVE, help="Pixels along each side.")
+@click.option("--pixel-size", "pixel_size_A", type=_ABOVE_0, help="Angstrom per pixel.")
+@click.option("--dose", "dose_e_per_A2", type=_ABOVE_0, help="Electrons per A^2 and frame.")
+@_debug
+def simulate(out: str, preset: str, **options: Any) -> None:
+    """Write a synthetic series to OUT (.hspy) and its truth to OUT's stem + .truth.csv.
+
+    What is not given is that of the preset.
+    """
+    target = Path(out)
+    if target.suffix != ".hspy":
+        raise ConfigError(f"OUT = {out!r} must end in .hspy; rename it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent}: no such directory; make it first")
+    from stemdisp.simulate import simulate_stack
+
+    try:
+        signal_, truth = simulate_stack(preset, **options)
+    except ValueError as err:
+        raise ConfigError(str(err)) from err
+    truth_path = target.with_suffix(".truth.csv")
+    _write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
+    _write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
+    click.echo(f"Wrote {target} and {truth_path}")
+
+
+def _write_then_rename(target: Path, write: Callable[[str], Any]) -> None:
+    """Write a file beside its target and rename it, so that no half a file is ever seen."""
+    temporary = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
+    try:
+        write(str(temporary))
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    Parameters
+    ----------
+    args : list of str, optional
+        The arguments; those of the process by default.
+
+    Raises
+    ------
+    SystemExit
+        Always: status 0, 1 (a defect of stemdisp), 2 (command line or configuration), 3 (data),
+        130 or 143 (stopped).
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with _quiet_libraries(debug=debug):
+            cli.main(args=args, prog_name="stemdisp", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as err:
+        click.echo(err.ctx.get_help() if err.ctx else err.format_message())
+        sys.exit(2)
+    except click.ClickException as err:
+        _fail(err.format_message(), 2, debug=debug)
+    except StemdispError as err:
+        _fail(str(err), err.exit_status, debug=debug)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; nothing was changed", 130, debug=debug)
+    except OSError as err:
+        _fail(f"{err.filename or 'a file'}: {err.strerror or err}", 3, debug=debug)
+    except Exception as err:  # noqa: BLE001 - the last resort turns a defect into one line
+        what = f"internal error: {type(err).__name__}: {err}; run again with --debug and report it"
+        _fail(what, 1, debug=debug)
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def _quiet_libraries(*, debug: bool) -> Iterator[None]:
+    """Keep other libraries' warnings off the terminal; stemdisp's own stand in the report."""
+    if debug or sys.warnoptions:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Turn a request to stop into an exception, so that unfinished files are removed."""
+    sys.exit(128 + number)
+
+
+def _fail(message: str, status: int, *, debug: bool) -> NoReturn:
+    """Print one line on stderr (with ``--debug`` the traceback before it) and exit."""
+    if debug:
+        traceback.print_exc()
+    click.echo("stemdisp: " + " ".join(message.split()), err=True)
+    sys.exit(status)

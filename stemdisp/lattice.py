@@ -1,0 +1,374 @@
+"""Image + Projection -> Lattice: vectors, origin, slow distortion, without clicks or guesses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+from skimage.restoration import unwrap_phase
+
+from stemdisp._cell import Placement, fold, place_sites, row_operations
+from stemdisp._spectrum import Match, find_peaks, match_lattice
+from stemdisp.crystal import Projection
+from stemdisp.errors import DataError
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+# Below these the answer is not the crystal that was asked for.
+MIN_EXPLAINED_PEAKS = 0.55
+MIN_FOUND = 0.5
+MIN_CELL_EXPLAINED = 0.6
+MIN_MARGIN = 0.012
+DEGREE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """The crystal's lattice in the image.
+
+    Site ``(i, j)`` (fractions allowed) lies at ``origin + i u + j v`` plus a slow distortion, a
+    cubic polynomial that scan drift and bending need.
+
+    Attributes
+    ----------
+    origin_px, u_px, v_px : ndarray, shape (2,)
+        As (x, y) in px; pixel centres at integers, y down.
+    distortion : ndarray, shape (n_terms, 2)
+        Coefficients of the polynomial terms of degree 2 and 3 in ``(r - centre) / scale``.
+    centre_px : ndarray, shape (2,)
+    scale_px : float
+    sign : int
+        1 for bright columns, -1 for dark ones (ABF).
+    margin : float
+        Lead of the chosen assignment of sites over the best other one, as a share of the
+        variance of the mean cell.
+    explained : float
+        Share of the variance of the mean cell that the sites explain.
+    crystallinity : ndarray, shape (my, mx)
+        Local strength of the lattice on a coarse grid, 1 in the perfect crystal.
+    grid_px : float
+        Spacing of that grid; its first point lies at ``(grid_px - 1) / 2``.
+    """
+
+    origin_px: np.ndarray
+    u_px: np.ndarray
+    v_px: np.ndarray
+    centre_px: np.ndarray
+    scale_px: float
+    distortion: np.ndarray = field(default_factory=lambda: np.zeros((7, 2)))
+    sign: int = 1
+    margin: float = np.nan
+    explained: float = np.nan
+    crystallinity: np.ndarray = field(default_factory=lambda: np.ones((1, 1)))
+    grid_px: float = 1.0
+
+    @property
+    def cell_px(self) -> np.ndarray:
+        """Rows u, v; shape (2, 2)."""
+        return np.stack([self.u_px, self.v_px])
+
+    def position(self, ij: np.ndarray) -> np.ndarray:
+        """Pixel positions (n, 2) as (x, y) of lattice indices (n, 2)."""
+        straight = self.origin_px + np.asarray(ij, dtype=float) @ self.cell_px
+        return straight + self._bend(straight)
+
+    def index(self, xy: np.ndarray) -> np.ndarray:
+        """Lattice indices (n, 2) of pixel positions (n, 2); inverse of `position`."""
+        xy = np.asarray(xy, dtype=float)
+        straight = xy
+        for _ in range(10):
+            last, straight = straight, xy - self._bend(straight)
+            if np.max(np.abs(straight - last), initial=0.0) < 1e-4:
+                break
+        return (straight - self.origin_px) @ np.linalg.inv(self.cell_px)
+
+    def local_cell(self, xy: np.ndarray) -> np.ndarray:
+        """Rows u, v at each pixel position; shape (n, 2, 2)."""
+        ij = self.index(xy)
+        step = 0.5
+        rows = []
+        for move in ((step, 0.0), (0.0, step)):
+            rows.append(self.position(ij + move) - self.position(ij - np.array(move)))
+        return np.stack(rows, axis=1)
+
+    def reindexed(self, operation: np.ndarray, shift: np.ndarray) -> Lattice:
+        """Return the same lattice with site p of the new indices at old ``p @ operation + shift``."""
+        cell = np.asarray(operation, dtype=float) @ self.cell_px
+        origin = self.origin_px + np.asarray(shift, dtype=float) @ self.cell_px
+        return replace(self, origin_px=origin, u_px=cell[0], v_px=cell[1])
+
+    def _bend(self, xy: np.ndarray) -> np.ndarray:
+        return _terms((xy - self.centre_px) / self.scale_px)[:, 3:] @ self.distortion
+
+
+def _terms(t: np.ndarray) -> np.ndarray:
+    """Polynomial terms up to degree 3 of scaled positions (n, 2); shape (n, 10)."""
+    x, y = np.clip(t[:, 0], -1.5, 1.5), np.clip(t[:, 1], -1.5, 1.5)
+    return np.stack(
+        [np.ones_like(x), x, y, x * x, x * y, y * y, x**3, x * x * y, x * y * y, y**3], axis=1
+    )
+
+
+def find_lattice(
+    image: Signal2D | np.ndarray,
+    projection: Projection,
+    *,
+    pixel_size: float | None = None,
+) -> Lattice:
+    """Find the projected crystal in an image.
+
+    Parameters
+    ----------
+    image : Signal2D or ndarray, shape (ny, nx)
+        One image; NaN allowed.
+    projection : Projection
+        The crystal along the beam.
+    pixel_size : float, optional
+        Approximate angstrom per px (trusted within 14 %); unknown if not given.
+
+    Returns
+    -------
+    Lattice
+
+    Raises
+    ------
+    DataError
+        No lattice, one that is not this crystal, or an assignment of sites that is not clear.
+    ValueError
+        `image` is not 2-D.
+    """
+    data = np.asarray(getattr(image, "data", image), dtype=np.float64)
+    if data.ndim != 2:
+        raise ValueError(f"image has {data.ndim} dimensions; pass one 2-D image")
+    flat = flatten(data)
+    peaks = find_peaks(flat)
+    if len(peaks.freq) < 3:
+        raise DataError(
+            "no lattice found: the image has no sharp periods. Check that it shows the crystal at "
+            "atomic resolution and in focus"
+        )
+    reciprocal = np.linalg.inv(projection.cell_matrix()).T
+    matches = match_lattice(
+        peaks, reciprocal, _reflections(projection, reciprocal), pixel_size_A=pixel_size
+    )
+    good = [m for m in matches if m.explained > MIN_EXPLAINED_PEAKS and m.found > MIN_FOUND]
+    if not good:
+        raise DataError(_no_match(projection, matches, pixel_size))
+    trials = []
+    for match in [m for m in good if m.score > 0.75 * good[0].score][:3]:
+        trials.append(_place(data, flat, match, projection, reciprocal))
+    lattice, placement = max(trials, key=lambda t: t[1].score)
+    if placement.explained < MIN_CELL_EXPLAINED:
+        raise DataError(
+            f"the periods fit {projection.name} along {list(projection.zone_axis)} but the columns "
+            f"do not (its sites explain {placement.explained:.0%} of the mean cell). Check "
+            "[crystal] structure and zone_axis"
+        )
+    if lattice.margin < MIN_MARGIN:
+        raise DataError(
+            f"cannot tell which column is which: two assignments of {projection.name} sites fit "
+            f"almost equally well (lead {lattice.margin:.1%}). A better image or another contrast "
+            "is needed"
+        )
+    return lattice
+
+
+def flatten(data: np.ndarray) -> np.ndarray:
+    """Fill NaN, remove slow background, clip outliers; unit spread."""
+    good = np.isfinite(data)
+    if not good.any() or np.ptp(data[good]) == 0:
+        raise DataError("the image is empty or constant; there is nothing to analyse")
+    filled = np.where(good, data, np.median(data[good]))
+    scale = max(12.0, min(data.shape) / 12)
+    slow = ndimage.gaussian_filter(filled, scale)
+    flat = filled - slow
+    low, high = np.percentile(flat, (0.1, 99.9))
+    flat = np.clip(flat, low, high)
+    spread = flat.std()
+    if spread == 0:
+        raise DataError("the image is constant; there is nothing to analyse")
+    return np.where(good, flat / spread, 0.0)
+
+
+def _no_match(projection: Projection, matches: list[Match], pixel_size: float | None) -> str:
+    scale = "any pixel size" if pixel_size is None else f"{pixel_size:.3g} A per px within 14 %"
+    best = f" (best explains {matches[0].explained:.0%} of its peaks)" if matches else ""
+    return (
+        f"the image's periods do not fit {projection.name} along {list(projection.zone_axis)} at "
+        f"{scale}{best}. Check [crystal] structure and zone_axis, and the pixel size"
+    )
+
+
+def _reflections(projection: Projection, reciprocal: np.ndarray) -> dict[tuple[int, int], float]:
+    """Expected amplitude of the reflections of half the plane down to 1.1 A.
+
+    The largest over the known contrasts: which detector made the image is not asked.
+    """
+    out: dict[tuple[int, int], float] = {}
+    for h in range(0, 13):
+        for k in range(-13, 14):
+            g2 = float(np.sum((np.array([h, k]) @ reciprocal) ** 2))
+            if (h == 0 and k <= 0) or g2 > 0.9**2:
+                continue
+            damp = np.exp(-2 * (np.pi * 0.42) ** 2 * g2)
+            value = 0.0
+            for mode in ("idpc", "haadf", "abf"):
+                f = sum(
+                    s.contrast[mode] * np.exp(-2j * np.pi * (h * s.u + k * s.v))
+                    for s in projection.sites
+                )
+                value = max(value, abs(f) / sum(s.contrast[mode] for s in projection.sites))
+            if value * damp > 1e-3:
+                out[(h, k)] = float(value * damp)
+    return out
+
+
+def _place(
+    data: np.ndarray,
+    flat: np.ndarray,
+    match: Match,
+    projection: Projection,
+    reciprocal: np.ndarray,
+) -> tuple[Lattice, Placement]:
+    """Track the distortion of one match and put the sites into its mean cell."""
+    lattice = _track(flat, np.linalg.inv(reciprocal @ match.matrix).T, reciprocal @ match.matrix)
+    ny, nx = flat.shape
+    stride = max(1, int(np.sqrt(ny * nx / 150_000)))
+    yy, xx = np.mgrid[0:ny:stride, 0:nx:stride]
+    xy = np.column_stack([xx.ravel(), yy.ravel()])
+    weight = sample(lattice.crystallinity, lattice.grid_px, xy)
+    weight = np.where(np.isfinite(data[yy, xx].ravel()), np.clip(weight - 0.4, 0, 0.6), 0.0)
+    cell, _ = fold(flat[yy, xx].ravel(), weight, lattice.index(xy))
+    scale = np.sqrt(
+        abs(np.linalg.det(projection.cell_matrix())) / abs(np.linalg.det(lattice.cell_px))
+    )
+    placement, margin = place_sites(cell, projection, lattice.cell_px * scale)
+    # folded bins are centred half a bin on
+    lattice = lattice.reindexed(placement.operation, placement.shift)
+    lattice = replace(
+        lattice, sign=placement.sign, margin=margin, explained=placement.explained
+    )
+    return _upright(lattice, projection), placement
+
+
+def _upright(lattice: Lattice, projection: Projection) -> Lattice:
+    """Choose among equivalent indexings: v as far up as possible, then u to the right."""
+
+    def rank(item: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+        cell = item[0] @ lattice.cell_px
+        return (round(-cell[1, 1], 6), round(cell[0, 0], 6))
+
+    operation, shift = max(row_operations(projection), key=rank)
+    return lattice.reindexed(operation, shift)
+
+
+def sample(grid: np.ndarray, spacing: float, xy: np.ndarray) -> np.ndarray:
+    """Interpolate a coarse map at pixel positions (n, 2)."""
+    start = (spacing - 1) / 2
+    where = [(xy[:, 1] - start) / spacing, (xy[:, 0] - start) / spacing]
+    return ndimage.map_coordinates(grid, where, order=1, mode="nearest")
+
+
+def _track(flat: np.ndarray, cell: np.ndarray, recip: np.ndarray) -> Lattice:
+    """Follow the phases of the strongest reflections across the image.
+
+    The content is ``I(r - d(r))``, so the phase of reflection g is ``-2 pi g . d``; two
+    reflections give the distortion d (geometric phase analysis, Hytch, Snoeck, Kilaas 1998,
+    doi 10.1016/S0304-3991(98)00035-7).
+    """
+    spacing = max(4, int(round(min(np.hypot(*cell.T)) / 3)))
+    width = 1.1 * max(np.hypot(*cell.T)) / spacing
+    hk = [(h, k) for h in range(0, 4) for k in range(-3, 4) if (h, k) > (0, 0)]
+    maps = {}
+    for h, k in hk:
+        g = np.array([h, k]) @ recip
+        if np.hypot(*g) < 0.4:
+            maps[(h, k)] = _demodulate(flat, g, spacing, width)
+    strength = {key: np.sqrt(np.mean(np.abs(m) ** 2)) for key, m in maps.items()}
+    first, second = _two_strongest(strength, recip)
+    noise = _typical_noise(flat, recip, spacing, width)
+    energy = np.abs(maps[first]) ** 2 + np.abs(maps[second]) ** 2
+    energy = np.sqrt(np.maximum(energy - 2 * noise, 0))
+    crystal = energy / np.percentile(energy, 80)
+    my, mx = energy.shape
+    yy, xx = np.mgrid[0:my, 0:mx]
+    xy = np.column_stack([xx.ravel(), yy.ravel()]) * spacing + (spacing - 1) / 2
+    centre = np.array([(flat.shape[1] - 1) / 2, (flat.shape[0] - 1) / 2])
+    scale = max(flat.shape) / 2
+    phases = [_smooth_phase(maps[key], crystal) for key in (first, second)]
+    g = np.array([np.array(key) @ recip for key in (first, second)])
+    good = (crystal > 0.5).ravel()
+    weight = np.where(good, np.minimum(crystal.ravel(), 1.2), 0.0)
+    field = np.linalg.solve(-2 * np.pi * g, np.stack([p.ravel() for p in phases])).T
+    design = _terms((xy - centre) / scale)
+    ridge = np.diag([0.0] * 3 + [1e-4] * 3 + [1e-3] * 4) * weight.sum()
+    normal = design.T @ (weight[:, None] * design) + ridge
+    coefficients = np.linalg.solve(normal, design.T @ (weight[:, None] * field))
+    # position = straight + d(straight): the constant and linear part belong to origin and cell
+    linear = coefficients[1:3] / scale
+    straighten = np.eye(2) + linear
+    origin = coefficients[0] + centre - centre @ straighten
+    return Lattice(
+        origin_px=origin,
+        u_px=cell[0] @ straighten,
+        v_px=cell[1] @ straighten,
+        centre_px=centre,
+        scale_px=scale,
+        distortion=coefficients[3:],
+        crystallinity=np.minimum(crystal, 1.5),
+        grid_px=float(spacing),
+    )
+
+
+def _demodulate(flat: np.ndarray, g: np.ndarray, spacing: int, width: float) -> np.ndarray:
+    """Local complex amplitude of reflection g on a coarse grid."""
+    ny, nx = flat.shape
+    my, mx = ny // spacing, nx // spacing
+    wave_x = np.exp(-2j * np.pi * g[0] * np.arange(mx * spacing)).astype(np.complex64)
+    wave_y = np.exp(-2j * np.pi * g[1] * np.arange(my * spacing)).astype(np.complex64)
+    part = flat[: my * spacing, : mx * spacing].astype(np.float32) * wave_x
+    part = part.reshape(my * spacing, mx, spacing).sum(axis=2) * wave_y[:, None]
+    coarse = part.reshape(my, spacing, mx).sum(axis=1) / spacing**2
+    norm = ndimage.gaussian_filter(np.ones(coarse.shape), width, mode="constant")
+    return (
+        ndimage.gaussian_filter(coarse.real, width, mode="constant")
+        + 1j * ndimage.gaussian_filter(coarse.imag, width, mode="constant")
+    ) / norm
+
+
+def _typical_noise(flat: np.ndarray, recip: np.ndarray, spacing: int, width: float) -> float:
+    """Power that a place between the reflections shows: what no lattice looks like."""
+    values = []
+    for h, k in ((0.5, 0.37), (0.37, 0.5), (0.63, -0.5), (0.5, -0.63)):
+        off = _demodulate(flat, np.array([h, k]) @ recip, spacing, width)
+        values.append(np.median(np.abs(off) ** 2))
+    return float(np.median(values))
+
+
+def _two_strongest(
+    strength: dict[tuple[int, int], float], recip: np.ndarray
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The pair of reflections that fixes a shift best: strong, long and not parallel."""
+    best, pair = -1.0, ((1, 0), (0, 1))
+    keys = sorted(strength, key=strength.get, reverse=True)[:8]
+    for a in keys:
+        for b in keys:
+            ga, gb = np.array(a) @ recip, np.array(b) @ recip
+            angle = abs(np.cross(np.append(ga, 0), np.append(gb, 0))[2])
+            angle /= np.hypot(*ga) * np.hypot(*gb)
+            value = min(strength[a], strength[b]) * angle
+            if a != b and value > best:
+                best, pair = value, (a, b)
+    return pair
+
+
+def _smooth_phase(amplitude: np.ndarray, crystal: np.ndarray) -> np.ndarray:
+    """Unwrapped phase on the crystal."""
+    mask = crystal <= 0.35
+    if mask.all() or min(amplitude.shape) < 3:
+        return np.angle(amplitude)
+    wrapped = np.ma.masked_array(np.angle(amplitude), mask)
+    return np.asarray(np.ma.filled(unwrap_phase(wrapped, rng=0), 0.0))

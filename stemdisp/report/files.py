@@ -1,0 +1,137 @@
+"""The machine-readable files of a run: summary.json and the CSV tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stemdisp import tables
+
+# Spreadsheets run a cell that begins with one of these as a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MAX_DEPTH = 50
+# File names may hold bytes that are no text; they are written as escapes and not refused.
+TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+
+def write_files(result: Any, directory: Path) -> None:
+    """Write summary.json, planes.csv, columns.csv, line_profile.csv and, for stacks, frames.csv.
+
+    Parameters
+    ----------
+    result : Result
+        A finished run.
+    directory : Path
+        An existing directory.
+    """
+    text = json.dumps(strict(result.summary), indent=2, ensure_ascii=False, allow_nan=False)
+    (directory / "summary.json").write_text(text + "\n", **TEXT)
+    for name in ("planes", "columns", "line_profile", "frames"):
+        frame = getattr(result, name)
+        if frame is None and name == "frames":
+            continue
+        write_csv(pd.DataFrame() if frame is None else frame, name, directory / f"{name}.csv")
+
+
+def strict(value: Any, depth: int = 0) -> Any:
+    """Turn a value into strict JSON: NaN, infinities and missing values become null.
+
+    Parameters
+    ----------
+    value : object
+        Numbers, strings, arrays, mappings, sequences and NumPy or pandas scalars.
+    depth : int
+        How deep the value is nested already.
+
+    Returns
+    -------
+    object
+        Of dict, list, str, int, float, bool and None only.
+
+    Raises
+    ------
+    ValueError
+        For other types, or nested too deeply.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError("summary is nested too deeply for JSON; pass plain dictionaries and lists")
+    if isinstance(value, Mapping):
+        return {str(key): strict(entry, depth + 1) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return strict(value.tolist(), depth + 1)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [strict(entry, depth + 1) for entry in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise ValueError(
+        f"summary holds a {type(value).__name__}, which JSON cannot; turn it into a number or text"
+    )
+
+
+def write_csv(frame: pd.DataFrame, table: str, path: Path) -> None:
+    """Write one table with the columns, order and dtypes of the registry.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The table; columns that it lacks are written empty.
+    table : str
+        Its name in the registry.
+    path : Path
+        Where to.
+    """
+    out = tables.ordered(frame, table)
+    for name, spec in tables.specs(table).items():
+        if spec.dtype == "str":
+            out[name] = out[name].map(_harmless)
+    out.to_csv(path, index=False, float_format="%.6g", lineterminator="\n", **TEXT)
+
+
+def _harmless(text: Any) -> Any:
+    return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULA) else text
+
+
+def config_toml(config: Any) -> str:
+    """Write a configuration as TOML that the command line reads back.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration of the run.
+
+    Returns
+    -------
+    str
+        One table per section.
+    """
+    from stemdisp.config import config_to_dict
+
+    lines = []
+    for section, keys in config_to_dict(config).items():
+        lines.append(f"[{section}]")
+        # TOML's strings, numbers, booleans and arrays are written as JSON writes them.
+        lines += [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+            for key, value in keys.items()
+            if value is not None and value is not pd.NA
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"

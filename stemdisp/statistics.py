@@ -1,0 +1,621 @@
+"""Statements about depth from plain tables: decay, depths, coincidence, correlation, null test.
+
+Every function takes the tables of `tables.py` and returns numbers with intervals. Where the data
+do not carry a statement, the value is NaN and the note says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from . import _resampling as kernel
+from .tables import check_columns, usable
+
+Interval = tuple[float, float]
+NAN = float("nan")
+NO_INTERVAL: Interval = (NAN, NAN)
+VALUES = {"delta": ("delta_A", "delta_err_A"), "occupancy": ("occupancy", "occupancy_err")}
+
+
+@dataclass(frozen=True, eq=False)
+class DecayFit:
+    """delta(N) = delta0 * exp(-(N - 1) / xi) + c, with profile-likelihood intervals.
+
+    `model` is the shape that describes the planes best ("exponential", "stretched", "step"),
+    "none" where no decay stands out of the noise, "unknown" with too few planes. Whatever the
+    shape, delta0, xi and c are those of the exponential; with "none" xi is NaN and delta0 is the
+    difference of the first plane from the others, with an interval that holds zero. `cov` is of
+    (delta0, xi, c). `p` is the chance of so much decay in noise alone, `aicc` the score of each
+    shape (lower is better). An open side of an interval is infinite.
+    """
+
+    delta0_A: float = NAN
+    delta0_err_A: float = NAN
+    delta0_ci_A: Interval = NO_INTERVAL
+    xi_planes: float = NAN
+    xi_err_planes: float = NAN
+    xi_ci_planes: Interval = NO_INTERVAL
+    xi_nm: float = NAN
+    xi_ci_nm: Interval = NO_INTERVAL
+    c_A: float = NAN
+    c_err_A: float = NAN
+    cov: np.ndarray = field(default_factory=lambda: np.full((3, 3), NAN))
+    model: str = "unknown"
+    n_planes: int = 0
+    chi2: float = NAN
+    note: str = ""
+    p: float = NAN
+    aicc: dict[str, float] = field(default_factory=dict)
+
+    def predict(self, N: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the fitted delta at plane numbers `N` and its standard error, in angstrom."""
+        n = np.atleast_1d(np.asarray(N, dtype=float))
+        if not np.isfinite(self.xi_planes):
+            return np.full(n.shape, self.c_A), np.full(n.shape, self.c_err_A)
+        g = kernel.exponential(n, np.array([self.xi_planes]))[0]
+        slope = self.delta0_A * g * (n - 1.0) / self.xi_planes**2
+        jac = np.stack([g, slope, np.ones_like(g)], axis=1)
+        var = np.einsum("ni,ij,nj->n", jac, np.nan_to_num(self.cov), jac)
+        return self.delta0_A * g + self.c_A, np.sqrt(np.maximum(var, 0.0))
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A depth in planes with its interval; 0 = nothing found, NaN = cannot tell."""
+
+    N: float
+    ci: Interval
+    method: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Depths of displacement and vacancies, their difference, and the models' own answers.
+
+    `difference` is vacancy depth minus displacement depth.
+    """
+
+    displacement: Depth
+    vacancy: Depth
+    difference: Depth
+    displacement_model: Depth
+    vacancy_model: Depth
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """Correlation of displacement and vacancies, between planes and within planes.
+
+    `between_planes` is of 1 - occupancy with |delta|, `within_planes` of delta with the
+    occupancy of the own cage: more displacement where oxygen is missing is positive in the first
+    and, for a positive delta, negative in the second. Keys are those of summary.json.
+    `cages` holds the points of the second: i, j, N, delta_A, cage_occupancy and the two residuals.
+    """
+
+    between_planes: dict[str, Any]
+    within_planes: dict[str, Any]
+    note: str
+    cages: pd.DataFrame
+
+
+def average(
+    values: np.ndarray, errors: np.ndarray, *, clusters: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Average values with errors, allowing for scatter beyond the errors.
+
+    Parameters
+    ----------
+    values, errors : array_like, shape (n,)
+        Values and standard errors, in one unit. Pairs that are not finite or have no positive
+        error are skipped.
+    clusters : array_like, shape (n,), optional
+        Labels of groups that share noise (the [001] rows).
+
+    Returns
+    -------
+    mean, noise_err, total_err : float
+        Inverse-variance mean, its error from `errors` alone, and with the scatter between values
+        (random effects, DerSimonian and Laird 1986) or between clusters (five or more; Bell and
+        McCaffrey 2002), whichever is larger. NaN when nothing is left.
+    """
+    x, err = np.asarray(values, dtype=float), np.asarray(errors, dtype=float)
+    if x.shape != err.shape or x.ndim != 1:
+        raise ValueError(
+            f"errors has shape {err.shape}, values has {x.shape}; pass one error for each value"
+        )
+    ok = np.isfinite(x) & np.isfinite(err) & (err > 0)
+    if not ok.any():
+        return NAN, NAN, NAN
+    x, err = x[ok], err[ok]
+    w = 1.0 / (err**2 + kernel.between_variance(x, err))
+    mean = float(w @ x / w.sum())
+    noise = float(np.sqrt(np.sum((w * err) ** 2)) / w.sum())
+    total = max(noise, float(1.0 / np.sqrt(w.sum())))
+    if clusters is not None:
+        total = max(total, kernel.cluster_error(x - mean, w, np.asarray(clusters)[ok]))
+    return mean, noise, total
+
+
+def fit_decay(
+    planes: pd.DataFrame, *, confidence: float = 0.95, spacing_A: float | None = None
+) -> DecayFit:
+    """Fit the decay of the displacement with depth.
+
+    Parameters
+    ----------
+    planes : DataFrame
+        Needs `N`, `delta_A` and `delta_err_A`, in angstrom; rows without values are skipped.
+    confidence : float
+        Level of the intervals; 1 - confidence is the chance of a decay being seen in noise.
+    spacing_A : float, optional
+        Distance between planes along the normal. Default: from the column `depth_nm`.
+
+    Returns
+    -------
+    DecayFit
+        Intervals hold all values whose profile chi2 is within the chi2 quantile of the best.
+        Where the reduced chi2 exceeds 1, errors are multiplied by its root. Decay is tested
+        with the law of the largest gain over all lengths (Davies 1987). Stretched exponential or
+        step replace the exponential as `model` only where their AICc is lower by 2 or more.
+
+    Raises
+    ------
+    ValueError
+        A column is missing, or `confidence` is not between 0 and 1.
+    """
+    check_columns(planes, ("N", "delta_A", "delta_err_A"), what="planes")
+    quantile = _quantile(confidence)
+    n, x, err = _finite(planes, "delta_A", "delta_err_A")
+    if n.size < 4:
+        note = f"cannot tell: {n.size} planes with a value, at least 4 are needed"
+        return DecayFit(n_planes=int(n.size), note=note)
+    xi, fit = kernel.profile_xi(n, x, err, quantile)
+    best = int(np.argmin(fit.chi2))
+    chi2 = float(fit.chi2[best])
+    flat = float(np.sum(((x - np.average(x, weights=err**-2)) / err) ** 2))
+    scores = kernel.shape_scores(n, x, err, chi2)
+    scale = max(1.0, min(score / (n.size - k) for score, k in scores.values() if n.size > k))
+    table = {s: kernel.aicc(c / scale, k, n.size) for s, (c, k) in scores.items()}
+    table["none"] = kernel.aicc(flat / scale, 1, n.size)
+    gain = (flat - chi2) / scale
+    p, critical = kernel.decay_test(gain, n, err, confidence)
+    common = {"n_planes": int(n.size), "p": p, "aicc": table}
+    if p > 1.0 - confidence:
+        root = float(np.sqrt(max(critical, gain) * scale))
+        return _no_decay((n, x, err), confidence, (root, flat), common)
+    scale = max(1.0, chi2 / (n.size - 3))
+    values = kernel.decay_values((xi, fit, best), (n, err), quantile, scale)
+    step_A = _spacing(planes) if spacing_A is None else float(spacing_A)
+    lengths = values["xi_planes"], *values["xi_ci_planes"]
+    xi_nm, low, high = (float(v * step_A / 10.0) for v in lengths)
+    model, note = _preferred(table, values, scale)
+    return DecayFit(
+        **values, xi_nm=xi_nm, xi_ci_nm=(low, high), model=model, chi2=chi2, note=note, **common
+    )
+
+
+def _quantile(confidence: float) -> float:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence = {confidence!r} is not between 0 and 1; try 0.95")
+    return float(special.chdtri(1.0, 1.0 - confidence))
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
+    return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+
+
+def _finite(planes: pd.DataFrame, value: str, error: str) -> tuple[np.ndarray, ...]:
+    n, x, err = (_numbers(planes, name) for name in ("N", value, error))
+    ok = np.isfinite(n) & np.isfinite(x) & np.isfinite(err) & (err > 0) & (n >= 1)
+    order = np.argsort(n[ok], kind="stable")
+    return n[ok][order], x[ok][order], err[ok][order]
+
+
+def _no_decay(
+    data: tuple[np.ndarray, np.ndarray, np.ndarray],
+    confidence: float,
+    test: tuple[float, float],
+    common: dict[str, Any],
+) -> DecayFit:
+    """Constant only; the bound on delta0 uses the critical value of the decay test."""
+    (n, x, err), (root, chi2) = data, test
+    mean, _, mean_err = average(x, err)
+    rest = n > n[0]
+    other, other_err, _ = average(x[rest], err[rest])
+    delta0, delta0_err = float(x[0] - other), float(np.hypot(err[0], other_err))
+    ci = (delta0 - root * delta0_err, delta0 + root * delta0_err)
+    cov = np.full((3, 3), NAN)
+    cov[0, 0], cov[2, 2] = delta0_err**2, mean_err**2
+    note = (
+        f"no displacement: no decay stands out of the noise; plane {n[0]:.0f} differs from the "
+        f"others by less than {max(map(abs, ci)):.2g} A ({confidence:.0%})"
+    )
+    return DecayFit(
+        delta0_A=delta0, delta0_err_A=delta0_err, delta0_ci_A=ci, c_A=mean, c_err_A=mean_err,
+        cov=cov, model="none", chi2=chi2, note=note, **common,
+    )  # fmt: skip
+
+
+def _spacing(planes: pd.DataFrame) -> float:
+    if "depth_nm" not in planes.columns:
+        return NAN
+    n, depth = _numbers(planes, "N"), _numbers(planes, "depth_nm")
+    ok = np.isfinite(n) & np.isfinite(depth)
+    if np.unique(n[ok]).size < 2:
+        return NAN
+    return float(10.0 * np.ptp(depth[ok]) / np.ptp(n[ok]))
+
+
+def _preferred(
+    table: dict[str, float], values: dict[str, Any], scale: float
+) -> tuple[str, str]:
+    """Choose the shape by AICc, with a margin of 2 in favour of the exponential, and say so."""
+    rivals = {s: v for s, v in table.items() if s in ("stretched", "step")}
+    model = min(rivals, key=rivals.__getitem__)
+    gain = table["exponential"] - rivals[model] if np.isfinite(rivals[model]) else 0.0
+    notes = []
+    if gain >= 2.0:
+        name = {"stretched": "a stretched exponential", "step": "a step"}[model]
+        notes.append(f"{name} describes the planes better than the exponential (AICc {gain:.1f} "
+                     "lower); the values are those of the exponential")  # fmt: skip
+    if values["xi_ci_planes"][0] == 0.0:
+        notes.append("the decay may be over within one plane: xi has only an upper limit")
+    if np.isinf(values["xi_ci_planes"][1]):
+        notes.append("the planes do not reach the bulk level: xi has only a lower limit")
+    if scale > 1.5:
+        notes.append(f"planes scatter {np.sqrt(scale):.1f} times their errors; errors scaled up")
+    return model if gain >= 2.0 else "exponential", "; ".join(notes)
+
+
+def find_depths(
+    columns: pd.DataFrame,
+    planes: pd.DataFrame,
+    *,
+    bulk_from: int = 10,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    displaced: str = "K",
+    anion: str = "O",
+) -> Depths:
+    """Find the last displaced plane, the last plane with vacancies, and how far apart they are.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        Needs `species`, `i`, `N`, `delta_A`, `delta_err_A`, `occupancy`, `occupancy_err`,
+        `quality`; used only for the difference.
+    planes : DataFrame
+        Needs `N` and the same four values with total errors.
+    bulk_from : int
+        First plane of the bulk reference. Planes before it are candidates.
+    confidence : float
+        Level of the intervals.
+    n_resamples, seed : int
+        Bootstrap of the difference.
+    displaced, anion : str
+        Species that carry delta and occupancy.
+
+    Returns
+    -------
+    Depths
+        Depth N: the deepest candidate that Holm's step-down test (1979) sets apart from the bulk
+        mean; one-sided for occupancy, two-sided for delta. Errors hold those of the plane and of
+        the bulk mean, and the scatter of bulk planes beyond their errors. The chance of a depth
+        that is too large is at most (1 - confidence) / 10, because a depth is one whole number.
+        Its interval: change points within the chi2 quantile of the best, for departures as large
+        as the test can see (the note gives that size), widened to what the test finds at
+        1 - confidence and over planes without a value. The `_model` depths: where the best of
+        exponential, stretched, step and change point (AICc) falls below that size. Difference:
+        percentiles of one bootstrap of the [001] rows (floor of `i`), which keeps the displaced
+        columns and the anions of a row together.
+
+    Raises
+    ------
+    ValueError
+        A column is missing or an argument is out of range.
+    """
+    value_names = ("delta_A", "delta_err_A", "occupancy", "occupancy_err")
+    check_columns(columns, ("species", "i", "N", "quality", *value_names))
+    check_columns(planes, ("N", *value_names), what="planes")
+    quantile = _quantile(confidence)
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples = {n_resamples} is too few; use 1000 or more")
+    level = (1.0 - confidence) / 10.0
+    found = {}
+    for kind, two_sided in (("delta", True), ("occupancy", False)):
+        dep = _departure(planes, kind, bulk_from, two_sided=two_sided)
+        found[kind] = (dep, *_depth(dep, level, quantile))
+    disp, vac = found["delta"], found["occupancy"]
+    good = columns[usable(columns)]
+    parts = {
+        kind: good[(good["species"] == species).to_numpy()]
+        for kind, species in (("delta", displaced), ("occupancy", anion))
+    }
+    difference = _difference(found, parts, (bulk_from, level, confidence), (n_resamples, seed))
+    return Depths(disp[1], vac[1], difference, disp[2], vac[2])
+
+
+def _departure(
+    planes: pd.DataFrame, kind: str, bulk_from: int, *, two_sided: bool
+) -> kernel.Departure | str:
+    """Departures from the bulk mean (deficit for the occupancy), or why there are none."""
+    n, x, err = _finite(planes, *VALUES[kind])
+    bulk = n >= bulk_from
+    if not bulk.any() or bulk.all():
+        where = "below" if bulk.any() else "at or beyond"
+        return f"cannot tell: no plane with a value {where} N = {bulk_from}"
+    mean, _, mean_err = average(x[bulk], err[bulk])
+    # Bulk planes that scatter beyond their errors show what the errors of all planes lack.
+    extra = kernel.between_variance(x[bulk], err[bulk])
+    total = np.sqrt(err**2 + extra + np.where(bulk, 0.0, mean_err**2))
+    sign = 1.0 if two_sided else -1.0
+    return kernel.Departure(n, sign * (x - mean), total, int(np.sum(~bulk)), two_sided)
+
+
+def _depth(dep: kernel.Departure | str, level: float, quantile: float) -> tuple[Depth, Depth]:
+    """Depth of one quantity: by the step-down test, and by model."""
+    if isinstance(dep, str):
+        return Depth(NAN, NO_INTERVAL, "holm", dep), Depth(NAN, NO_INTERVAL, "none", dep)
+    n, x, err = dep.candidates
+    z = (x / err)[None, :]
+    depth = int(kernel.last_rejected(n, z, level, two_sided=dep.two_sided)[0])
+    loose = kernel.last_rejected(n, z, 10.0 * level, two_sided=dep.two_sided)[0]
+    critical = dep.critical(level)
+    trial, cost = kernel.change_point(dep, critical)
+    allowed = trial[cost <= cost.min() + quantile]
+    low, high = min(allowed.min(), depth), max(allowed.max(), depth, loose)
+    after = dep.n[dep.n > high]
+    high = max(high, after[0] - 1) if after.size else high
+    unit = " A" if dep.two_sided else ""
+    notes = [f"less than {critical * float(np.median(err)):.2g}{unit} cannot be told from bulk"]
+    if depth == 0:
+        notes.insert(0, "no plane departs from bulk")
+    elif depth >= n[-1]:
+        notes.append("the deepest candidate departs from bulk: a larger bulk_from may be needed")
+    size = np.abs(z[0]) if dep.two_sided else z[0]
+    unseen = np.setdiff1d(np.arange(1, depth), n[size > dep.critical(10.0 * level)])
+    if unseen.size:
+        notes.append("no clear departure at N = " + ", ".join(map(str, unseen)))
+    name, k, ci = kernel.model_depth(dep, critical, quantile)
+    return (
+        Depth(depth, (float(low), float(high)), "holm", "; ".join(notes)),
+        Depth(k, (float(min(ci[0], k)), float(max(ci[1], k))), name),
+    )
+
+
+def _difference(
+    found: dict[str, tuple[kernel.Departure | str, Depth, Depth]],
+    parts: dict[str, pd.DataFrame],
+    limits: tuple[int, float, float],
+    draws: tuple[int, int],
+) -> Depth:
+    """Vacancy depth minus displacement depth, with rows resampled for both at once."""
+    (bulk_from, level, confidence), (n_resamples, seed) = limits, draws
+    method = "row bootstrap"
+    depths = {kind: found[kind][1].N for kind in found}
+    if not all(np.isfinite(list(depths.values()))):
+        return Depth(NAN, NO_INTERVAL, method, "cannot tell: one of the depths is unknown")
+    if not any(depths.values()):
+        return Depth(NAN, NO_INTERVAL, method, "nothing found, so there is nothing to compare")
+    data = {k: _row_data(parts[k], *VALUES[k]) for k in parts}
+    rows = np.unique(np.concatenate([d[0] for d in data.values()]))
+    point = depths["occupancy"] - depths["delta"]
+    if rows.size < 5:
+        note = f"cannot tell: {rows.size} [001] rows, at least 5 are needed for an interval"
+        return Depth(point, NO_INTERVAL, method, note)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(rows.size, np.full(rows.size, 1.0 / rows.size), size=n_resamples)
+    counts = np.vstack([np.ones(rows.size), counts])  # the first one is the sample itself
+    drawn = {}
+    for kind, (row, n, x, err) in data.items():
+        dep = found[kind][0]
+        cand = dep.candidates
+        slots = np.append(cand[0], bulk_from)
+        slot = np.searchsorted(slots, np.minimum(n, bulk_from))
+        known = slots[slot] == np.minimum(n, bulk_from)
+        shape = (rows.size, slots.size)
+        index = np.searchsorted(rows, row)[known]
+        sums = kernel.row_sums((x[known], err[known]), index, slot[known], shape)
+        mean = kernel.resampled_means(*sums, counts)
+        shift = (mean - mean[0]) if dep.two_sided else (mean[0] - mean)
+        z = (cand[1] + shift[1:, :-1] - shift[1:, -1:]) / cand[2]
+        drawn[kind] = kernel.last_rejected(cand[0], z, level, two_sided=dep.two_sided)
+    both = drawn["occupancy"] - drawn["delta"]
+    tail = 50.0 * (1.0 - confidence)
+    low = float(np.percentile(both, tail, method="lower"))
+    high = float(np.percentile(both, 100.0 - tail, method="higher"))
+    note = "" if all(depths.values()) else "one of the two was not found and counts as depth 0"
+    return Depth(point, (min(low, point), max(high, point)), method, note)
+
+
+def _row_data(part: pd.DataFrame, value: str, error: str) -> tuple[np.ndarray, ...]:
+    n, i, x, err = (_numbers(part, name) for name in ("N", "i", value, error))
+    ok = np.isfinite(n) & np.isfinite(i) & np.isfinite(x) & np.isfinite(err) & (err > 0)
+    return np.floor(i[ok] + 1e-6), n[ok], x[ok], err[ok]
+
+
+def correlate(
+    columns: pd.DataFrame,
+    planes: pd.DataFrame,
+    *,
+    bulk_from: int = 10,
+    confidence: float = 0.95,
+    n_permutations: int = 2000,
+    seed: int = 0,
+    displaced: str = "K",
+    anion: str = "O",
+) -> Correlation:
+    """Correlate displacement and oxygen vacancies, between planes and within planes.
+
+    Two profiles that both fall with depth always correlate: the value between planes says 'same
+    depth', only the value within planes says 'same place'.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        Needs `species`, `i`, `j`, `N`, `delta_A`, `occupancy`, `quality`.
+    planes : DataFrame
+        Needs `N`, `delta_A`, `occupancy` and their errors; planes up to `bulk_from` are used.
+    bulk_from : int
+        Within planes: those before it.
+    confidence : float
+        Level of the intervals.
+    n_permutations, seed : int
+        Permutations inside planes; also draws of the plane means from their errors.
+    displaced, anion : str
+        Species that carry delta and occupancy.
+
+    Returns
+    -------
+    Correlation
+        Between planes: Spearman and Pearson, with the spread that the plane errors make
+        (parametric bootstrap; Pearson's is shifted by its bias, and still too narrow where the
+        errors rival the differences between planes). Within planes: Pearson r of delta
+        minus its plane mean with the occupancy of the own cage (anions at i +- 1/2, j +- 1/2, two
+        at least). Each anion has its own plane's mean taken off first, so that a missing one
+        cannot carry the depth profile in. p is two-sided, from permutations inside planes,
+        (1 + as large) / (1 + all); the interval is Fisher's z. With few data NaN and a note.
+
+    Raises
+    ------
+    ValueError
+        A column is missing or an argument is out of range.
+    """
+    check_columns(columns, ("species", "i", "j", "N", "quality", "delta_A", "occupancy"))
+    check_columns(planes, ("N", *VALUES["delta"], *VALUES["occupancy"]), what="planes")
+    _quantile(confidence)
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations = {n_permutations} is too few; use 2000 or more")
+    near = planes[(_numbers(planes, "N") <= bulk_from)]
+    between, note = _between(near, confidence, n_permutations, seed)
+    cages = _cages(columns[usable(columns)], bulk_from, displaced, anion)
+    within, more = _within(cages, confidence, n_permutations, seed)
+    notes = [text for text in (note, more) if text]
+    return Correlation(between, within, "; ".join(notes), cages)
+
+
+def _between(
+    planes: pd.DataFrame, confidence: float, n_draws: int, seed: int
+) -> tuple[dict[str, Any], str]:
+    from scipy.stats import rankdata  # slow to import
+
+    delta, occ = (_finite(planes, *VALUES[k]) for k in ("delta", "occupancy"))
+    n, a, b = np.intersect1d(delta[0], occ[0], return_indices=True)
+    out = dict.fromkeys(("spearman", "pearson"), NAN)
+    out |= {"spearman_ci": NO_INTERVAL, "pearson_ci": NO_INTERVAL, "n_planes": int(n.size)}
+    if n.size < 4:
+        return out, f"between planes: cannot tell from {n.size} planes, at least 4 are needed"
+    means = np.stack([occ[1][b], delta[1][a]])
+    errors = np.stack([occ[2][b], delta[2][a]])
+    noise = np.random.default_rng(seed).standard_normal((n_draws, 2, n.size))
+    drawn = np.concatenate([means[None], means + errors * noise])
+    x, y = 1.0 - drawn[:, 0], np.abs(drawn[:, 1])
+    if not np.isfinite(kernel.pearson(x[0], y[0])):
+        return out, "between planes: cannot tell, delta or occupancy is the same in all planes"
+    tails = [50.0 * (1.0 - confidence), 50.0 * (1.0 + confidence)]
+    rho = kernel.pearson(rankdata(x, axis=1), rankdata(y, axis=1))
+    low, high = np.nanpercentile(rho[1:], tails)
+    out["spearman"] = float(rho[0])
+    out["spearman_ci"] = (float(min(low, rho[0])), float(max(high, rho[0])))
+    z = np.arctanh(np.clip(kernel.pearson(x, y), -1 + 1e-12, 1 - 1e-12))
+    # Noise pulls a correlation towards zero, once in the estimate and once more in the draws:
+    # the second pull is seen, the first is about as large. Allow for one and for both.
+    low, high = np.nanpercentile(z[1:], tails)
+    pull = [z[0] - np.nanmedian(z[1:])]
+    pull.append(2.0 * pull[0])
+    out["pearson"] = float(np.tanh(z[0]))
+    out["pearson_ci"] = (float(np.tanh(low + min(pull))), float(np.tanh(high + max(pull))))
+    return out, ""
+
+
+def _cages(columns: pd.DataFrame, bulk_from: int, displaced: str, anion: str) -> pd.DataFrame:
+    """One row per displaced column before the bulk with at least two anions around it."""
+    number = {name: _numbers(columns, name) for name in ("i", "j", "N", "delta_A", "occupancy")}
+    species, n = columns["species"].to_numpy(), number["N"]
+    is_anion = (species == anion) & np.isfinite(number["occupancy"]) & np.isfinite(n)
+    is_disp = (species == displaced) & np.isfinite(number["delta_A"]) & (n >= 1) & (n < bulk_from)
+    o, d = ({k: v[m] for k, v in number.items()} for m in (is_anion, is_disp))
+    step_i, step_j = np.array([-0.5, -0.5, 0.5, 0.5]), np.array([-0.5, 0.5, -0.5, 0.5])
+    at = kernel.site_lookup(o["i"], o["j"], d["i"][:, None] + step_i, d["j"][:, None] + step_j)
+    count = np.sum(at >= 0, axis=1)
+    residual = kernel.group_residuals(o["occupancy"], o["N"])
+    sums = [np.sum(np.where(at >= 0, np.append(v, 0.0)[at], 0.0), axis=1)
+            for v in (o["occupancy"], residual)]  # fmt: skip
+    ok = count >= 2
+    table = {name: d[name][ok] for name in ("i", "j", "N", "delta_A")}
+    table["cage_occupancy"], own = (v[ok] / count[ok] for v in sums)
+    table["delta_residual_A"] = kernel.group_residuals(d["delta_A"][ok], d["N"][ok])
+    table["occupancy_residual"] = kernel.group_residuals(own, d["N"][ok])
+    frame = pd.DataFrame(table).astype({"N": "Int64"})
+    crowd = frame.groupby("N")["N"].transform("size")
+    return frame[crowd >= 3].reset_index(drop=True)
+
+
+def _within(
+    cages: pd.DataFrame, confidence: float, n_permutations: int, seed: int
+) -> tuple[dict[str, Any], str]:
+    out: dict[str, Any] = {"r": NAN, "p": NAN, "ci": NO_INTERVAL, "n_columns": len(cages)}
+    n = cages["N"].to_numpy(dtype=float)
+    spare = len(cages) - np.unique(n).size  # each plane mean costs one
+    if spare < 8:
+        return out, f"within planes: cannot tell from {len(cages)} columns with a cage"
+    a, b = (cages[c].to_numpy() for c in ("delta_residual_A", "occupancy_residual"))
+    r = float(kernel.pearson(a, b))
+    if not np.isfinite(r):
+        return out, "within planes: cannot tell, delta or occupancy does not vary within planes"
+    drawn = kernel.permuted_products(a, b, n, n_permutations, seed)
+    as_large = np.count_nonzero(np.abs(drawn) >= abs(float(a @ b)) * (1.0 - 1e-12))
+    half = -float(special.ndtri((1.0 - confidence) / 2.0)) / np.sqrt(spare - 2)
+    z = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
+    out |= {"r": r, "p": float((1 + as_large) / (1 + n_permutations))}
+    out["ci"] = (float(np.tanh(z - half)), float(np.tanh(z + half)))
+    return out, ""
+
+
+def null_test(planes: pd.DataFrame, *, bulk_from: int = 10) -> dict[str, Any]:
+    """Test that bulk planes show nothing: delta about zero and occupancy about one.
+
+    Parameters
+    ----------
+    planes : DataFrame
+        Needs `N`, `delta_A`, `occupancy` and their errors.
+    bulk_from : int
+        First plane of the bulk.
+
+    Returns
+    -------
+    dict
+        chi2 and p of delta (`bulk_delta_*`) and occupancy (`bulk_occupancy_*`), each with one
+        degree of freedom less than planes because the bulk mean was taken off; `n_planes`;
+        `passed`: no p below 0.001, or None where no test was possible; `note`.
+
+    Raises
+    ------
+    ValueError
+        A column is missing.
+    """
+    check_columns(planes, ("N", *VALUES["delta"], *VALUES["occupancy"]), what="planes")
+    out: dict[str, Any] = {}
+    sizes = []
+    for kind, expected in (("delta", 0.0), ("occupancy", 1.0)):
+        n, x, err = _finite(planes, *VALUES[kind])
+        z = ((x - expected) / err)[n >= bulk_from]
+        enough = z.size >= 2
+        chi2 = float(z @ z) if enough else NAN
+        out[f"bulk_{kind}_chi2"] = chi2
+        out[f"bulk_{kind}_p"] = float(special.chdtrc(z.size - 1, chi2)) if enough else NAN
+        sizes.append(int(z.size))
+    known = [p for p in (out["bulk_delta_p"], out["bulk_occupancy_p"]) if np.isfinite(p)]
+    out["n_planes"] = max(sizes)
+    out["passed"] = bool(min(known) > 0.001) if known else None
+    out["note"] = f"bulk planes with a value: {sizes[0]} (delta), {sizes[1]} (occupancy)"
+    if len(known) < 2:
+        out["note"] += "; two are needed for a test"
+    return out

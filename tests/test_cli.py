@@ -1,0 +1,258 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import stemdisp
+from stemdisp.cli import main
+from stemdisp.config import describe
+from stemdisp.errors import DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_MAIN = "from stemdisp.cli import main; main()"
+
+
+def call(*args):
+    """Run the command line in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", RUN_MAIN, *map(str, args)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture
+def invoke(capsys):
+    """Return a function that runs the command line here: -> status, stdout, stderr."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as caught:
+            main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("[analysis]\nseed = 3\n")
+    return path
+
+
+@pytest.fixture
+def stubs(monkeypatch):
+    """Replace the pipeline and the report by stand-ins that record what they were given."""
+    seen = types.SimpleNamespace(config=None, progress=None, error=None)
+    pipeline, report = types.ModuleType("pipeline"), types.ModuleType("report")
+
+    def run(config, *, progress):
+        seen.config, seen.progress = config, progress
+        if seen.error is not None:
+            raise seen.error
+        return "result"
+
+    def write(result, directory):
+        (Path(directory) / "report.html").write_text(result)
+
+    pipeline.run, report.write, report.text_summary = run, write, lambda result: f"about {result}"
+    for name, module in (("pipeline", pipeline), ("report", report)):
+        monkeypatch.setitem(sys.modules, f"stemdisp.{name}", module)
+        monkeypatch.setattr(stemdisp, name, module, raising=False)
+    return seen
+
+
+def test_run_writes_the_results_and_says_where(invoke, stubs, config, tmp_path):
+    status, out, err = invoke("run", config, "--output", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert out == f"about result\nReport: {tmp_path / 'out' / 'report.html'}\n"
+    assert (tmp_path / "out" / "report.html").read_text() == "result"
+    assert stubs.config.analysis.seed == 3 and stubs.progress is True
+
+
+def test_quiet(invoke, stubs, config, tmp_path):
+    assert invoke("run", config, "--output", tmp_path / "out", "--quiet") == (0, "", "")
+    assert stubs.progress is False
+
+
+def test_the_default_output_is_named_after_the_configuration(
+    invoke, stubs, config, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert invoke("run", config)[0] == 0
+    assert (tmp_path / "results" / "a" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "paths"),
+    [
+        (["CONFIG", "--input", "a", "b c", "d"], ("a", "b c", "d")),
+        (["CONFIG", "--input", "a", "--input", "b", "--quiet"], ("a", "b")),
+        (["--input", "a", "b", "CONFIG"], ("a", "b")),
+        (["--input=a", "CONFIG"], ("a",)),
+        (["CONFIG"], ("sample_data/lao_kto_111.hspy",)),
+    ],
+)
+def test_input_takes_one_or_several_paths(invoke, stubs, config, tmp_path, args, paths):
+    args = [str(config) if arg == "CONFIG" else arg for arg in args]
+    assert invoke("run", *args, "--output", tmp_path / "out")[0] == 0
+    assert stubs.config.input.path == paths
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (DataError("a.tif: too\nsmall"), 3, "stemdisp: a.tif: too small"),
+        (OSError(28, "No space left on device", "x.png"), 3, "x.png: No space left"),
+        (KeyError("k"), 1, "internal error: KeyError: 'k'; run again with --debug"),
+        (KeyboardInterrupt(), 130, "stopped; nothing was changed"),
+    ],
+)
+def test_errors_end_in_one_line_and_leave_the_old_results(
+    invoke, stubs, config, tmp_path, error, status, words
+):
+    out = tmp_path / "out"
+    assert invoke("run", config, "--output", out)[0] == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    stubs.error = error
+    found, stdout, stderr = invoke("run", config, "--output", out)
+    assert found == status and stdout == ""
+    assert words in stderr and "Traceback" not in stderr
+    assert len(stderr.strip().splitlines()) == 1
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert "Traceback" in invoke("run", config, "--output", out, "--debug")[2]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["rnu"], "Did you mean 'run'?"),
+        (["run"], "Missing argument 'CONFIG'"),
+        (["run", "absent.toml"], "absent.toml: no such configuration file"),
+        (["run", "absent.toml", "--input"], "--input names no file"),
+        (["run", "absent.toml", "--outptu", "x"], "Did you mean '--output'?"),
+        (["run", "absent.toml", "--scheduler", "tcp://x"], "need a later version"),
+        (["simulate", "a.tif"], "must end in .hspy"),
+        (["simulate", "no/such/place/a.hspy"], "no such directory"),
+        (["simulate", "a.hspy", "--size", "0"], "Invalid value for '--size'"),
+        (["simulate", "a.hspy", "--dose", "-1"], "Invalid value for '--dose'"),
+    ],
+)
+def test_a_wrong_command_line(invoke, tmp_path, monkeypatch, args, words):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = invoke(*args)
+    assert (status, out) == (2, "")
+    assert err.startswith("stemdisp: ") and words in err and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_configuration_is_refused_before_anything_heavy(tmp_path):
+    (tmp_path / "a.toml").write_text("[input]\npth = 'x'\n")
+    done = call("run", tmp_path / "a.toml", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.endswith("a.toml: [input] has no key 'pth'; did you mean 'path'?\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_is_light_and_lists_every_key():
+    script = (
+        "import sys\nfrom stemdisp.cli import main\n"
+        "try:\n    main(['run', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'h5py', 'scipy', 'pandas', 'hyperspy', 'numba', 'matplotlib', 'dask'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    for spec in describe():
+        assert f"{spec.key} = " in done.stdout
+
+
+def test_help_is_fast():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert call("--help").returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.4
+
+
+def test_version():
+    assert call("--version").stdout == f"stemdisp, version {stemdisp.__version__}\n"
+
+
+def test_inspect(tmp_path, invoke, image):
+    np.save(tmp_path / "a.npy", image)
+    status, out, err = invoke("inspect", tmp_path / "a.npy")
+    assert (status, err) == (0, "") and "NumPy, 1 signal" in out
+    status, out, err = invoke("inspect", tmp_path / "absent.npy")
+    assert (status, out) == (3, "") and err.endswith("absent.npy: no such file; check the path\n")
+
+
+@pytest.fixture
+def fake_simulation(monkeypatch, image):
+    """Replace the simulation by a stand-in; return the options that it was given."""
+    from hyperspy.signals import Signal2D
+
+    seen = {}
+
+    def simulate_stack(preset, **options):
+        seen.update(options, preset=preset)
+        if preset == "unknown":
+            raise ValueError("preset = 'unknown' is unknown; use one of: a, b")
+        return Signal2D(np.stack([image, image + 1])), pd.DataFrame({"species": ["K"], "i": [0.0]})
+
+    module = types.ModuleType("simulate")
+    module.simulate_stack = simulate_stack
+    monkeypatch.setitem(sys.modules, "stemdisp.simulate", module)
+    return seen
+
+
+def test_simulate_writes_the_stack_and_its_truth(invoke, tmp_path, fake_simulation):
+    status, out, _ = invoke(
+        "simulate", tmp_path / "a.b.hspy", "--seed", 5, "--frames", 2, "--dose", 100
+    )
+    assert status == 0 and "a.b.truth.csv" in out
+    assert fake_simulation["seed"] == 5 and fake_simulation["n_frames"] == 2
+    assert fake_simulation["dose_e_per_A2"] == 100.0 and fake_simulation["size"] is None
+    assert stemdisp.load(tmp_path / "a.b.hspy").data.shape == (2, 24, 32)
+    assert pd.read_csv(tmp_path / "a.b.truth.csv").species.tolist() == ["K"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.hspy", "a.b.truth.csv"]
+
+
+def test_simulate_that_fails_writes_nothing(invoke, tmp_path, fake_simulation):
+    status, _, err = invoke("simulate", tmp_path / "a.hspy", "--preset", "unknown")
+    assert status == 2 and "use one of: a, b" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+def test_a_run_that_is_told_to_stop_cleans_up(tmp_path, config):
+    script = (
+        "import sys, time, types\n"
+        "module = types.ModuleType('stemdisp.pipeline')\n"
+        "def run(config, *, progress):\n"
+        "    sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(60)\n"
+        "module.run = run\n"
+        "sys.modules['stemdisp.pipeline'] = module\n"
+        "sys.modules['stemdisp.report'] = types.ModuleType('stemdisp.report')\n" + RUN_MAIN
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "run", str(config), "--output", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 143 and err == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "a.toml"]

@@ -1,0 +1,139 @@
+import numpy as np
+import pandas as pd
+import pytest
+from _fake_result import changed, directions, make
+
+from stemdisp import interop
+
+atomap_warnings = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def signal(scale=(0.02, 0.02), offset=(0.0, 0.0), units="nm", shape=(60, 80)):
+    from hyperspy.signals import Signal2D
+
+    out = Signal2D(np.zeros(shape, dtype=np.float32))
+    for axis, step, start in zip(out.axes_manager.signal_axes, scale, offset, strict=True):
+        axis.scale, axis.offset, axis.units = step, start, units
+    return out
+
+
+@pytest.fixture
+def table():
+    return pd.DataFrame(
+        {
+            "species": ["K", "Ta", "K", "O"],
+            "x_px": [10.25, 20.5, 30.0, 41.0],
+            "y_px": [5.0, 15.125, 25.0, 50.5],
+            "sigma_A": [0.5, 0.6, 0.55, 0.45],
+            "intensity": [1.5, 3.0, 1.25, 0.5],
+        }
+    )
+
+
+def test_points_sit_at_the_calibrated_positions(table):
+    markers = interop.to_markers(table, signal(scale=(0.02, 0.03), offset=(1.0, -2.0)))
+    offsets = markers[0].kwargs["offsets"]
+    np.testing.assert_allclose(offsets, [[1.205, -1.85], [1.6, -1.25]])
+    assert len(markers) == 3
+
+
+def test_points_without_a_signal_are_in_pixels(table):
+    np.testing.assert_allclose(interop.to_markers(table)[1].kwargs["offsets"], [[20.5, 15.125]])
+
+
+def test_markers_survive_on_a_signal(table):
+    image = signal()
+    markers = interop.to_markers(table, image)
+    image.add_marker(markers, permanent=True, plot_marker=False)
+    assert len(image.metadata.Markers.keys()) == 3
+
+
+def test_arrows_point_along_the_displacement_with_y_down():
+    result = make()
+    image = signal(scale=(0.014, 0.014))
+    arrows = interop.to_markers(result, image)[-2]
+    u = directions(4.0)[0]
+    vector = np.stack([arrows.kwargs["U"], arrows.kwargs["V"]], axis=1)
+    largest = vector[np.argmax(np.hypot(*vector.T))]
+    assert largest @ u > 0.95 * np.linalg.norm(largest)
+    assert largest[1] < 0  # towards the film, which is up
+    assert np.linalg.norm(largest) == pytest.approx(0.06, abs=0.01)  # nm: 0.6 A
+
+
+def test_the_interface_line_ends_on_the_border_of_the_image():
+    result = make()
+    segment = interop.to_markers(result)[-1].kwargs["segments"][0] / 0.14
+    assert sorted(segment[:, 0]) == pytest.approx([-0.5, result.image.shape[1] - 0.5])
+    across = (segment - result.interface.position_px) @ result.interface.normal
+    assert np.abs(across).max() < 1e-6
+
+
+def test_a_run_without_interface_has_no_line():
+    with_line, without = interop.to_markers(make()), interop.to_markers(make(interface=False))
+    assert len(with_line) == len(without) + 1
+
+
+def test_columns_that_lack_positions_are_refused(table):
+    with pytest.raises(ValueError, match="columns lacks y_px"):
+        interop.to_markers(table.drop(columns="y_px"))
+
+
+def test_a_spectrum_is_refused(table):
+    from hyperspy.signals import Signal1D
+
+    with pytest.raises(ValueError, match="1 signal dimensions"):
+        interop.to_markers(table, Signal1D(np.zeros(5)))
+
+
+@atomap_warnings
+def test_atomap_round_trip_keeps_everything_it_can(table):
+    pytest.importorskip("atomap.api", exc_type=ImportError)
+    lattice = interop.to_atomap(table, signal())
+    assert [s.name for s in lattice.sublattice_list] == ["K", "Ta", "O"]
+    assert lattice.sublattice_list[0].pixel_size == pytest.approx(0.02)
+    # Width 0.5 A on pixels of 0.2 A.
+    assert lattice.sublattice_list[0].atom_list[0].sigma_x == pytest.approx(2.5)
+    back = interop.from_atomap(lattice)
+    expected = table.iloc[[0, 2, 1, 3]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(back, expected, check_dtype=False)
+
+
+@atomap_warnings
+def test_values_that_atomap_never_fitted_are_not_measurements(table):
+    pytest.importorskip("atomap.api", exc_type=ImportError)
+    from atomap.atom_lattice import Atom_Lattice
+    from atomap.sublattice import Sublattice
+
+    xy = table[["x_px", "y_px"]].to_numpy()
+    back = interop.from_atomap(Atom_Lattice(sublattice_list=[Sublattice(xy, signal())]))
+    assert back["sigma_A"].isna().all() and back["intensity"].isna().all()
+    assert set(back["species"]) == {"sublattice_0"}
+    np.testing.assert_allclose(back[["x_px", "y_px"]], xy)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda: signal(scale=(0.02, 0.024)), "resample"),
+        (lambda: signal(units="1/nm"), "1/nm"),
+        (lambda: signal(shape=(3, 60, 80)), "not a single Signal2D"),
+        (lambda: np.zeros((60, 80)), "not a single Signal2D"),
+    ],
+)
+def test_images_that_atomap_would_read_wrongly_are_refused(table, bad, message):
+    with pytest.raises(ValueError, match=message):
+        interop.to_atomap(table, bad())
+
+
+def test_an_empty_lattice_is_refused():
+    from types import SimpleNamespace
+
+    with pytest.raises(ValueError, match="no sublattice"):
+        interop.from_atomap(SimpleNamespace(sublattice_list=[]))
+
+
+def test_the_run_is_left_as_it_was():
+    result = changed(make(), columns=make().columns.copy())
+    before = result.columns.copy()
+    interop.to_markers(result)
+    pd.testing.assert_frame_equal(result.columns, before)

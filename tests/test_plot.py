@@ -1,0 +1,241 @@
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from _fake_result import PIXEL_A, changed, directions, make
+from matplotlib.colors import to_hex
+
+from stemdisp import _plot_style as st
+from stemdisp import plot
+
+WITH_INTERFACE = {
+    "plot_image": ("", "plane number N"),
+    "plot_zoom": ("", "plane number N"),
+    "plot_displacement_map": ("", "plane number N"),
+    "plot_residual": ("", "plane number N"),
+    "plot_decay": ("plane number N", "δ along [110] (Å)"),
+    "plot_occupancy": ("plane number N", "O occupancy (1 = bulk)"),
+    "plot_line_profile": (
+        "distance from the film into the crystal (Å)",
+        "intensity (signal units)",
+    ),
+    "plot_displacement_distribution": ("displacement (pm)", "number of columns"),
+    "plot_registration": ("frame", "shift against frame 0 (Å)"),
+    "plot_dose": ("cumulative dose (e/Å²)", "δ(1) of one frame (Å)"),
+}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return make(size=320)
+
+
+def axes():
+    return st.new_axes()
+
+
+@pytest.mark.parametrize(("name", "labels"), WITH_INTERFACE.items())
+def test_labels_carry_units_and_nothing_global_is_touched(result, name, labels):
+    before = dict(matplotlib.rcParams)
+    ax = axes()
+    assert getattr(plot, name)(result, ax=ax) is ax
+    assert (ax.get_xlabel(), ax.get_ylabel()) == labels
+    assert dict(matplotlib.rcParams) == before
+    assert not matplotlib._pylab_helpers.Gcf.figs
+
+
+@pytest.mark.parametrize(
+    "name", ["plot_image", "plot_zoom", "plot_displacement_map", "plot_residual"]
+)
+def test_image_panels_have_a_scale_bar_with_its_number(result, name):
+    texts = [t.get_text() for t in getattr(plot, name)(result).texts]
+    assert any(t.endswith(" nm") for t in texts)
+
+
+def test_columns_are_drawn_where_they_are(result):
+    ax = plot.plot_image(result)
+    k = result.columns[(result.columns["species"] == "K") & ((result.columns["quality"] & 1) == 0)]
+    drawn = next(c for c in ax.collections if c.get_label() == "K").get_offsets()
+    np.testing.assert_allclose(drawn, k[["x_px", "y_px"]].to_numpy() * PIXEL_A / 10)
+
+
+def test_the_image_lies_under_its_columns(result):
+    left, right, bottom, top = plot.plot_image(result).images[0].get_extent()
+    nm = PIXEL_A / 10
+    assert (left, top) == pytest.approx((-0.5 * nm, -0.5 * nm))
+    assert (right, bottom) == pytest.approx((319.5 * nm, 319.5 * nm))
+
+
+def test_anisotropic_pixels_keep_angstroms(result):
+    wide = changed(result, pixel_size_A=(0.2, 0.1))
+    _, right, bottom, _ = plot.plot_image(wide).images[0].get_extent()
+    assert right == pytest.approx(2 * bottom)
+
+
+def test_plane_numbers_on_the_edge_meet_their_planes(result):
+    ax = plot.plot_zoom(result)
+    at = dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.get_yticks(), strict=True))
+    corner = np.array([max(ax.get_xlim()), at["3"]])
+    k = result.columns[(result.columns["species"] == "K") & (result.columns["N"] == 3)]
+    expected = (k[["x_px", "y_px"]].to_numpy() * PIXEL_A / 10) @ result.interface.normal
+    assert corner @ result.interface.normal == pytest.approx(expected.mean(), abs=1e-6)
+    assert abs(corner @ result.interface.normal - expected.mean()) < 0.2 * abs(at["3"] - at["4"])
+
+
+def test_displacements_point_along_the_lattice(result):
+    frame = result.columns[result.columns["species"] == "K"].head(2)
+    frame = frame.assign(delta_A=[1.0, 0.0], delta_perp_A=[0.0, 2.0])
+    u, v, _ = directions(4.0)
+    np.testing.assert_allclose(st.displacement_vectors(result, frame), [0.1 * u, 0.2 * v])
+
+
+def test_the_map_is_centred_on_zero_and_in_pm(result):
+    ax = plot.plot_displacement_map(result)
+    cells = next(c for c in ax.collections if c.get_array() is not None)
+    low, high = cells.get_clim()
+    assert low == -high
+    frame = st.used(result, "K")
+    np.testing.assert_allclose(cells.get_array(), 100 * frame["delta_A"])
+    labels = [a.get_ylabel() for a in ax.child_axes]
+    assert labels == ["δ along [110] (pm)"]
+
+
+def test_the_map_follows_the_sign(result):
+    columns = result.columns.assign(delta_A=-result.columns["delta_A"])
+    flipped = plot.plot_displacement_map(changed(result, columns=columns))
+    straight = plot.plot_displacement_map(result)
+    one, two = (
+        next(c for c in ax.collections if c.get_array() is not None).get_array()
+        for ax in (straight, flipped)
+    )
+    np.testing.assert_allclose(one, -two)
+
+
+def test_missing_oxygen_is_counted_in_the_zoom(result):
+    ax = plot.plot_zoom(result)
+    x0, x1, y0, y1 = (*ax.get_xlim(), *reversed(ax.get_ylim()))
+    o = st.used(result, "O")
+    xy = o[["x_px", "y_px"]].to_numpy() * PIXEL_A / 10
+    inside = (xy[:, 0] > x0) & (xy[:, 0] < x1) & (xy[:, 1] > y0) & (xy[:, 1] < y1)
+    expected = int((inside & (o["occupancy"] < 0.5)).sum())
+    dashed = [c for c in ax.collections if c.get_label() == "O, occupancy < 0.5"]
+    assert expected > 5
+    assert len(dashed[0].get_offsets()) == expected
+
+
+def test_no_missing_oxygen_in_the_bulk(result):
+    ax = plot.plot_zoom(result, where="far")
+    assert not [c for c in ax.collections if "occupancy" in str(c.get_label())]
+
+
+def test_means_and_both_errors_are_those_of_the_table(result):
+    ax = plot.plot_decay(result)
+    line = next(x for x in ax.lines if x.get_label() == "plane mean")
+    np.testing.assert_allclose(line.get_ydata(), result.planes["delta_A"])
+    heights = {}
+    for container in ax.containers:
+        segments = np.array(container.lines[2][0].get_segments())
+        heights[container.get_label()] = np.ptp(segments[:, :, 1], axis=1) / 2
+    np.testing.assert_allclose(heights["total error (1 s.e.)"], result.planes["delta_err_A"])
+    np.testing.assert_allclose(heights["noise alone (1 s.e.)"], result.planes["delta_noise_A"])
+
+
+def test_the_depth_axis_is_that_of_the_planes(result):
+    ax = plot.plot_decay(result)
+    top = ax.child_axes[0]
+    assert top.get_xlabel() == "depth (nm)"
+    assert top._functions[0](3.0) == pytest.approx(result.planes["depth_nm"].iloc[2])
+
+
+def test_open_peaks_are_the_empty_planes(result):
+    ax = plot.plot_line_profile(result)
+    peaks = [x for x in ax.lines if x.get_marker() == "o" and len(x.get_xdata()) == 1]
+    empty = (result.planes["occupancy"] < 0.5).to_numpy()[: len(peaks)]
+    assert [x.get_markerfacecolor() == "none" for x in peaks] == list(empty)
+    assert 0 < empty.sum() < len(peaks)
+
+
+def test_one_colour_per_species_in_every_panel(result):
+    colors = st.species_colors(result)
+    assert len(set(colors.values())) == 3
+    line = next(x for x in plot.plot_occupancy(result).lines if x.get_label() == "plane mean")
+    assert to_hex(line.get_markerfacecolor()).upper() == colors["O"]
+    drawn = next(c for c in plot.plot_image(result).collections if c.get_label() == "O")
+    assert to_hex(drawn.get_facecolor()[0]).upper() == colors["O"]
+
+
+@pytest.mark.parametrize("which", ["between", "within"])
+def test_correlation_titles_state_the_numbers(result, which):
+    title = plot.plot_correlation(result, which=which).get_title(loc="left")
+    assert {"between": "Spearman = 0.93", "within": "p = 0.61"}[which] in title
+
+
+def test_unknown_correlation_is_said(result):
+    empty = changed(result, summary={"correlation": None}, correlation=None)
+    title = plot.plot_correlation(empty, which="within").get_title(loc="left")
+    assert title.endswith("cannot tell")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: plot.plot_zoom(r, where="middle"), 'is not "near" or "far"'),
+        (lambda r: plot.plot_correlation(r, which="all"), 'is not "between" or "within"'),
+        (lambda r: plot.plot_registration(changed(r, frames=None)), "needs a stack"),
+        (lambda r: plot.plot_line_profile(changed(r, line_profile=None)), "needs an interface"),
+        (lambda r: plot.plot_counting(changed(r, interface=None)), "no interface"),
+        (lambda r: st.nice_length(0.0), "positive"),
+    ],
+)
+def test_wrong_calls_name_the_remedy(result, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(result)
+
+
+def test_round_lengths():
+    assert [st.nice_length(x) for x in (0.99, 1.0, 4.9, 5.0, 73.0)] == [0.5, 1.0, 2.0, 5.0, 50.0]
+
+
+@pytest.mark.parametrize(
+    ("uvw", "name"),
+    [
+        ((0.5, 0.5, 0), "[110]"),
+        ((0, 0, 1), "[001]"),
+        ((1, -1, 0), "[1-10]"),
+        ((0.5, 0.5, -1), "[11-2]"),
+        ((0.123, 0.456, 0.99), "[0.12 0.46 0.99]"),
+    ],
+)
+def test_direction_names(uvw, name):
+    assert st.direction_name(uvw) == name
+
+
+def test_counting_labels_bands_by_the_rule(result):
+    ax = plot.plot_counting(result)
+    labels = [t.get_text() for t in ax.texts]
+    assert {"N = 1", "N = 2", "N = 3", "[001]", "[110]\nδ > 0", "film"} <= set(labels)
+    where = {t.get_text(): np.array(t.get_position()) for t in ax.texts}
+    assert where["N = 1"][1] < where["N = 2"][1]  # y is down: plane 1 is the upper one
+    normal = result.interface.normal
+    upper, lower = (where[f"l = {x}"] @ normal for x in ("0.5", "0"))
+    # A band holds the cage plane l = 0.5 and the layer l = 0 below it.
+    assert where["N = 1"] @ normal == pytest.approx((upper + lower) / 2, abs=0.02)
+
+
+def test_hostile_names_stay_text_in_svg(result):
+    species = result.columns["species"].replace({"Ta": "<script>alert(1)</script>$x$"})
+    bad = changed(result, columns=result.columns.assign(species=species))
+    with matplotlib.rc_context(st.rc_params()):
+        buffer = io.BytesIO()
+        plot.plot_image(bad).figure.savefig(buffer, format="svg", dpi=40)
+    text = buffer.getvalue().decode()
+    assert "<script" not in text
+    assert "&lt;script" in text
+
+
+def test_text_in_svg_stays_text(result):
+    with matplotlib.rc_context(st.rc_params()):
+        buffer = io.BytesIO()
+        plot.plot_decay(result).figure.savefig(buffer, format="svg", dpi=40)
+    assert ">plane number N</text>" in buffer.getvalue().decode()
