@@ -19,7 +19,7 @@ _HOMES = {
     "average_planes": "sublattice",
     "correlate": "statistics",
     "find_columns": "find",
-    "find_depths": "statistics",
+    "find_depths": "depths",
     "find_interface": "interface",
     "find_lattice": "lattice",
     "fit_decay": "statistics",
@@ -62,6 +62,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from stemdisp.crystal import project
+    from stemdisp.depths import find_depths
     from stemdisp.dpc import integrate_dpc
     from stemdisp.find import find_columns
     from stemdisp.interface import find_interface
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     from stemdisp.refine import refine_columns
     from stemdisp.register import align_stack
     from stemdisp.simulate import simulate_stack
-    from stemdisp.statistics import correlate, find_depths, fit_decay
+    from stemdisp.statistics import correlate, fit_decay
     from stemdisp.sublattice import average_planes, measure_displacements
 
 

@@ -6,10 +6,12 @@ Kernels for `register`: arrays in, pixels out. A shift or position is (x, y).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import fft, ndimage
+from scipy.spatial import cKDTree
 
 _MAX_PAIRS = 200
 _MAX_PEAKS = 512
@@ -61,11 +63,14 @@ class Candidates:
         score = np.where(distance <= _TOLERANCE_PX, self.score[nearest], self.miss)
         return np.where(beyond, 0.0, score)
 
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.shift)
+
     def nearest(self, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Index of and distance to the candidate nearest to each shift."""
-        distance = np.hypot(*(self.shift[None] - shift[:, None]).transpose(2, 0, 1))
-        nearest = distance.argmin(axis=1)
-        return nearest, distance[np.arange(len(shift)), nearest]
+        distance, nearest = self._tree.query(shift)
+        return nearest, distance
 
 
 @dataclass(frozen=True, eq=False)

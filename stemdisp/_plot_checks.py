@@ -137,7 +137,11 @@ def _within(ax: Axes, result: Any, color: str) -> None:
 
 def _note(ax: Axes, title: str, found: Any, entries: tuple[tuple[str, str], ...]) -> None:
     values = [(label, st.number((found or {}).get(key))) for label, key in entries]
-    known = [f"{label} = {value:.2g}" for label, value in values if np.isfinite(value)]
+    known = [
+        f"{label} = {value:.2g}".replace("-", "\N{MINUS SIGN}")
+        for label, value in values
+        if np.isfinite(value)
+    ]
     ax.set_title(f"{title}\n{', '.join(known) or 'cannot tell'}", loc="left")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ZOOM_NM = (2.9, 2.2)
 # The longest arrows reach this far, in units of the shorter lattice vector.
-ARROW_REACH = 0.65
+ARROW_REACH = 0.9
 
 
 def _legend(ax: Axes, *, ncols: int = 4) -> None:
@@ -30,7 +30,7 @@ def _legend(ax: Axes, *, ncols: int = 4) -> None:
     for handle in legend.legend_handles:
         handle.set_alpha(1.0)
         if hasattr(handle, "set_sizes"):
-            handle.set_sizes([26.0])
+            handle.set_sizes(np.maximum(handle.get_sizes(), 26.0))
 
 
 def _dark_line(ax: Axes) -> None:
@@ -184,8 +184,7 @@ def plot_zoom(result: Any, *, where: str = "near", ax: Axes | None = None) -> Ax
     """
     x0, x1, y0, y1 = zoom_window(result, where)
     ax = st.new_axes(4.6, 4.6 * (y1 - y0) / (x1 - x0)) if ax is None else ax
-    st.show_image(ax, result)
-    ax.set(xlim=(x0, x1), ylim=(y1, y0))
+    st.show_image(ax, result, window=(x0, x1, y0, y1))
     for species, color in st.species_colors(result).items():
         frame = st.used(result, species)
         frame = frame[_inside(result, frame, (x0, x1, y0, y1))]

@@ -148,7 +148,7 @@ def plot_counting(result: Any, *, ax: Axes | None = None) -> Axes:
     point, _ = st.anchor(result, st.columns_nm(result).mean(axis=0))
     tangent = np.array([-normal[1], normal[0]])
     frame = st.table(result, "columns")[st.table(result, "columns")["layer"].between(-3.2, 1.0)]
-    ideal = np.asarray(result.lattice.position(frame["i"].to_numpy(), frame["j"].to_numpy()))
+    ideal = np.asarray(result.lattice.position(frame[["i", "j"]].to_numpy()))
     ideal = ideal * st.nm_per_px(result)
     keep = np.abs((ideal - point) @ tangent) < REACH_NM
     frame, ideal = frame[keep], ideal[keep]

@@ -24,6 +24,8 @@ FONT_PT = 8.5
 MISSING_BELOW = 0.5
 # A marker narrower than this hides the image without showing a column.
 MIN_SPACING_PT = 4.0
+# Images with more pixels along their shorter side are binned before they are drawn.
+MAX_SHOWN_PX = 900
 
 
 def rc_params() -> dict[str, Any]:
@@ -116,17 +118,50 @@ def extent_nm(result: Any) -> tuple[float, float, float, float]:
     return -0.5 * sx, (width - 0.5) * sx, (height - 0.5) * sy, -0.5 * sy
 
 
-def show_image(ax: Axes, result: Any, *, data: np.ndarray | None = None, **style: Any) -> Any:
-    """Draw an image in nm, without ticks, grey, stretched between percentiles 0.5 and 99.5."""
+def show_image(
+    ax: Axes,
+    result: Any,
+    *,
+    data: np.ndarray | None = None,
+    window: tuple[float, float, float, float] | None = None,
+    **style: Any,
+) -> Any:
+    """Draw an image in nm, without ticks, grey, stretched between percentiles 0.5 and 99.5.
+
+    Only the part in `window` (x0, x1, y0, y1 in nm) is drawn, and large parts are binned to what
+    a page can show.
+    """
     data = result.image if data is None else data
     if "vmin" not in style and "norm" not in style:
         finite = data[np.isfinite(data)]
         low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
         style |= {"vmin": low, "vmax": high if high > low else low + 1.0}
     style.setdefault("cmap", "gray")
-    artist = ax.imshow(data, extent=extent_nm(result), origin="upper", zorder=0, **style)
-    ax.set(xticks=[], yticks=[], aspect="equal")
+    part, extent = _shown_part(result, data, window)
+    artist = ax.imshow(part, extent=extent, origin="upper", zorder=0, **style)
+    x0, x1, y0, y1 = window or (*extent[:2], *reversed(extent[2:]))
+    ax.set(xticks=[], yticks=[], aspect="equal", xlim=(x0, x1), ylim=(y1, y0))
     return artist
+
+
+def _shown_part(
+    result: Any, data: np.ndarray, window: tuple[float, float, float, float] | None
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Cut out a window, bin it, and return it with its extent."""
+    sx, sy = nm_per_px(result)
+    height, width = data.shape
+    x0, x1, y0, y1 = window or (-np.inf, np.inf, -np.inf, np.inf)
+    left, right = (int(np.clip(x, 0, width)) for x in (x0 / sx, x1 / sx + 2))
+    top, bottom = (int(np.clip(y, 0, height)) for y in (y0 / sy, y1 / sy + 2))
+    part = data[top:bottom, left:right]
+    by = max(min(part.shape) // MAX_SHOWN_PX, 1)
+    if by > 1:
+        rows, columns = (n // by * by for n in part.shape)
+        bottom, right = top + rows, left + columns
+        blocks = part[:rows, :columns].reshape(rows // by, by, columns // by, by)
+        part = blocks.mean(axis=(1, 3))
+    edges = (left - 0.5) * sx, (right - 0.5) * sx, (bottom - 0.5) * sy, (top - 0.5) * sy
+    return part, edges
 
 
 def outlined(width: float = 2.0, color: str = "black") -> list[Any]:

@@ -1,7 +1,7 @@
-"""Kernels of the statistics: likelihood profiles, step-down tests, row resampling, permutations.
+"""Kernels of the statistics: likelihood profiles, row resampling, permutations.
 
-Arrays in, arrays out: no tables, no units, no configuration. `statistics` turns these into
-statements about planes and columns.
+Arrays in, arrays out: no tables, no units, no configuration. `statistics` and `depths` turn these
+into statements about planes and columns.
 """
 
 from __future__ import annotations
@@ -205,115 +205,6 @@ def decay_values(
         "c_err_A": errors[2],
         "cov": cov,
     }
-
-
-# ---- depth of a departure from bulk --------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Departure:
-    """Departures of planes from the bulk mean, candidates first, with total errors."""
-
-    n: np.ndarray
-    x: np.ndarray
-    err: np.ndarray
-    n_candidates: int
-    two_sided: bool
-
-    @property
-    def candidates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Plane numbers, departures and errors of the planes above the bulk."""
-        k = self.n_candidates
-        return self.n[:k], self.x[:k], self.err[:k]
-
-    def critical(self, level: float) -> float:
-        """Smallest departure, in errors, that the first step of the step-down test rejects."""
-        sides = 2 if self.two_sided else 1
-        return float(-special.ndtri(level / (sides * max(self.n_candidates, 1))))
-
-
-def last_rejected(n: np.ndarray, z: np.ndarray, level: float, *, two_sided: bool) -> np.ndarray:
-    """Deepest plane of each row of `z` that Holm's step-down test rejects, else 0.
-
-    Holm (1979) keeps the probability of any false rejection, and so of a depth that is too
-    large, at or below `level`, whatever the planes' true values.
-    """
-    p = 2.0 * special.ndtr(-np.abs(z)) if two_sided else special.ndtr(-z)
-    p = np.where(np.isfinite(p), p, 1.0)
-    order = np.argsort(p, axis=1, kind="stable")
-    limits = level / np.arange(n.size, 0, -1)
-    passed = np.logical_and.accumulate(np.take_along_axis(p, order, axis=1) <= limits, axis=1)
-    return np.max(np.where(passed, n[order], 0), axis=1, initial=0)
-
-
-def change_point(dep: Departure, critical: float) -> tuple[np.ndarray, np.ndarray]:
-    """Trial depths (0 and the candidates) and what each costs in chi2.
-
-    Trial depth k: planes up to k are free, plane k departs by at least `critical` errors,
-    deeper ones are bulk. Two per free plane is added (Akaike 1974), or noise would make all
-    depths equally good.
-    """
-    n, x, err = dep.candidates
-    z = x / err
-    size = np.abs(z) if dep.two_sided else z
-    beyond = np.append(np.cumsum((z**2)[::-1])[::-1], 0.0)
-    beyond = beyond + np.sum((dep.x / dep.err)[n.size :] ** 2)
-    short = np.append(0.0, np.maximum(critical - size, 0.0) ** 2)
-    return np.append(0, n), beyond + short + 2.0 * np.arange(n.size + 1)
-
-
-def model_depth(
-    dep: Departure, critical: float, threshold: float
-) -> tuple[str, int, tuple[int, int]]:
-    """Depth at which the best smooth or sharp profile falls below the resolution.
-
-    Exponential, stretched exponential, step and a change point with free levels compete with
-    'nothing' by AICc. Returns the name, the depth and the range of depths of all profiles within
-    `threshold`.
-    """
-    n = dep.n.astype(float)
-    xi, beta = stretched_grid(n)
-    families = {
-        "exponential": (exponential(n, xi_grid(n)[::4]), 2),
-        "stretched": (exponential(n, xi, beta), 3),
-        "step": (steps(n[: dep.n_candidates + 1]), 2),
-    }
-    scores = {"none": aicc(float(np.sum((dep.x / dep.err) ** 2)), 0, n.size)}
-    depths, cost = change_point(dep, critical)
-    free = int(np.argmin(cost))  # the levels of this many planes, and the change point itself
-    if free:
-        scores["change-point"] = aicc(float(cost[free]) - 2.0 * free, free + 1, n.size)
-    fits = {}
-    for name, (shapes, n_parameters) in families.items():
-        wide = np.zeros((len(shapes), n.size))
-        wide[:, : shapes.shape[1]] = shapes
-        fit = profile_shapes(wide, dep.x, dep.err, constant=False)
-        chi2 = np.where(dep.two_sided | (fit.amplitude > 0), fit.chi2, np.inf)
-        fits[name] = (wide, chi2, fit)
-        scores[name] = aicc(float(chi2.min(initial=np.inf)), n_parameters, n.size)
-    best = min(scores, key=scores.__getitem__)
-    if best == "none":
-        return "none", 0, (0, 0)
-    if best == "change-point":
-        allowed = depths[cost <= cost[free] + threshold]
-        return best, int(depths[free]), (int(allowed.min()), int(allowed.max()))
-    wide, chi2, fit = fits[best]
-    ok = chi2 <= chi2.min() + threshold
-    slack = np.sqrt(fit.amplitude_var[ok] * (chi2.min() + threshold - chi2[ok]))
-    size = np.abs(fit.amplitude)
-    reach = (wide[:, : dep.n_candidates], critical * dep.err[: dep.n_candidates])
-    k = int(np.argmin(chi2))
-    depth = _visible(dep, size[k : k + 1], reach[0][k : k + 1], reach[1])
-    low = _visible(dep, np.maximum(size[ok] - slack, 0.0), reach[0][ok], reach[1])
-    high = _visible(dep, size[ok] + slack, reach[0][ok], reach[1])
-    return best, int(depth[0]), (int(low.min()), int(high.max()))
-
-
-def _visible(
-    dep: Departure, size: np.ndarray, shapes: np.ndarray, resolution: np.ndarray
-) -> np.ndarray:
-    seen = size[:, None] * shapes > resolution
-    return np.max(np.where(seen, dep.n[: dep.n_candidates], 0), axis=1, initial=0)
 
 
 # ---- rows as the unit of resampling --------------------------------------------------------

@@ -18,17 +18,10 @@ from scipy import fft
 from scipy.interpolate import CubicSpline
 from scipy.stats import skew
 
+from stemdisp._units import axis_scale_A
+
 _MIN_SIDE = 8
 _SEGMENT_AXES = 3
-_ANGSTROM = {
-    "\u00c5": 1.0,
-    "\u212b": 1.0,
-    "A": 1.0,
-    "angstrom": 1.0,
-    "nm": 10.0,
-    "pm": 0.01,
-    "\u00b5m": 1e4,
-}
 # The beam current drifts over nanometres; the intensity of a column must not enter the divisor.
 _SUM_SMOOTHING_A = 10.0
 _SUM_SMOOTHING_PX = 64.0
@@ -402,10 +395,8 @@ def _pixel_size(
     if not hasattr(segments, "axes_manager"):
         return None
     axes = segments.axes_manager.signal_axes
-    units = [_ANGSTROM.get(str(axis.units).strip()) for axis in axes]
-    if len(axes) != 2 or None in units:
-        return None
-    return abs(axes[0].scale) * units[0], abs(axes[1].scale) * units[1]
+    size = [axis_scale_A(axis.scale, axis.units) for axis in axes]
+    return None if len(size) != 2 or None in size else (size[0], size[1])
 
 
 def _as_signal(result: Dpc, segments: Any, high_pass_A: float | None) -> Any:

@@ -17,18 +17,16 @@ from typing import Any
 
 import numpy as np
 from scipy import fft, ndimage, optimize
-from scipy.signal.windows import tukey
 
+from stemdisp._finealign import common_area, cut_out, not_outlying, refine_shifts
 from stemdisp._placement import correlate_pairs, place_frames
 from stemdisp.errors import DataError
 
 _MIN_SIDE = 32
 _COARSE_SIDE = 512  # more pixels than this do not place the frames any better
-_MIN_COMMON = 0.2
-_REFINEMENTS = 3
-_SEARCH_PX = 1.5
 _SIGNAL_FREE = 0.25  # 1/px: no column is so sharp
 _MEDIAN_CHI2 = 0.455
+_LEAST_NOISE = 1e-5  # of the power on the ring with most contrast
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,13 +145,14 @@ def _align(
     if index.size > 1:
         # Near the borders the filter saw mirrored content, which stays with the frame.
         border = max(4, round(0.03 * min(filtered.shape[1:])))
-        inner = filtered[index, border:-border, border:-border]
-        pairs = correlate_pairs(inner, max_shift_px / max(scale), guard=guard)
+        filtered = filtered[:, border:-border, border:-border]
+        pairs = correlate_pairs(filtered[index], max_shift_px / max(scale), guard=guard)
         place = place_frames(pairs, index.size, guard=guard)
-        used[index] = _not_outlying(place.agreement)
+        used[index] = not_outlying(place.agreement)
         start = np.full((n, 2), np.nan)
         start[index] = place.positions_px
-        shifts, correlation, used = _refine(filtered, start, used, upsample, tell)
+        common_area((start * scale)[used], shape)
+        shifts, correlation, used = refine_shifts(filtered, start, used, upsample, tell.step)
         shifts, report = shifts * scale, place.report
         report["max_transitivity_px"] *= float(max(scale))
     return _average(stack, read, shape, (shifts, used, correlation, report), tell)
@@ -254,8 +253,10 @@ def _matched_filter(power: np.ndarray) -> np.ndarray:
     fine = centres > _SIGNAL_FREE
     basis = np.column_stack([centres**-2.0, np.ones_like(centres)])
     factors, _ = optimize.nnls(basis[fine] / middle[fine, None], np.ones(fine.sum()))
-    # Data that were smoothed before have less noise in the fine rings: hence the lower limit.
-    noise = np.maximum(basis @ factors, 0.3 * middle)
+    # Data that were smoothed before have less noise in the fine rings, and data without noise
+    # would be compared by their rounding: hence the lower limits.
+    floor = _LEAST_NOISE * mean[np.argmax(mean * centres**2)]
+    noise = np.maximum(np.maximum(basis @ factors, 0.3 * middle), floor)
     signal = np.maximum(mean - noise, 0.0)
     filt = np.sqrt(signal / (noise * (noise + 2 * signal)))
     filt = np.interp(k, centres, filt, left=0.0, right=0.0)
@@ -272,95 +273,6 @@ def _ring_medians(k: np.ndarray, power: np.ndarray, width: float) -> tuple[np.nd
     return width * np.arange(1, len(level) + 1), np.array(level)
 
 
-def _not_outlying(values: np.ndarray) -> np.ndarray:
-    """Return True where a value is not far below the others."""
-    median = np.median(values)
-    scatter = 1.4826 * np.median(abs(values - median))
-    return ~((values < median - 5 * scatter) & (values < 0.5 * median))
-
-
-def _common_area(shifts: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """First pixel (x, y) of the area that all frames cover, and its size, in the first frame."""
-    first = np.ceil(np.max(-shifts, axis=0) - 1e-6).astype(int)
-    last = np.floor(np.min(np.array(shape[::-1]) - 1 - shifts, axis=0) + 1e-6).astype(int)
-    size = last - first + 1
-    if (size < _MIN_COMMON * np.array(shape[::-1])).any():
-        raise DataError(
-            f"the frames share only {max(size[0], 0)} x {max(size[1], 0)} of "
-            f"{shape[1]} x {shape[0]} pixels after alignment; "
-            "the drift is too large: use fewer frames, or set a smaller max_shift_px"
-        )
-    return first, size
-
-
-def _cut(frame: np.ndarray, start: np.ndarray, size: np.ndarray, order: int = 3) -> np.ndarray:
-    """Sample a frame from (x, y) on, one pixel apart."""
-    return ndimage.affine_transform(
-        frame,
-        np.ones(2),
-        offset=start[::-1],
-        output_shape=tuple(size[::-1]),
-        order=order,
-        mode="reflect",
-    )
-
-
-def _refine(
-    filtered: np.ndarray, shifts: np.ndarray, used: np.ndarray, upsample: int, tell: _Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Move every frame onto the mean of the others; leave out those that do not fit."""
-    n = len(filtered)
-    shifts, used = shifts.copy(), used.copy()
-    correlation = np.full(n, np.nan)
-    for turn in range(_REFINEMENTS):
-        index = np.flatnonzero(used)
-        shifts -= shifts[index[0]]
-        first, size = _common_area(shifts[index], filtered.shape[1:])
-        window = np.outer(tukey(size[1], 0.25), tukey(size[0], 0.25)).astype(np.float32)
-        spectra = [fft.rfft2(_cut(filtered[i], first + shifts[i], size) * window) for i in index]
-        total = np.sum(spectra, axis=0)
-        moves = np.zeros((len(index), 2))
-        for row, (i, own) in enumerate(zip(index, spectra, strict=True)):
-            moves[row], correlation[i] = _local_peak(total - own, own, size, upsample)
-            if turn == 0:
-                tell.step()
-        # A frame moves against the others; about their common mean the move is smaller.
-        shifts[index] += moves * (len(index) - 1) / len(index)
-        used[index] = _not_outlying(correlation[index])
-    index = np.flatnonzero(used)
-    shifts -= shifts[index[0]]
-    shifts[~used] = np.nan
-    return shifts, correlation, used
-
-
-def _local_peak(
-    reference: np.ndarray, moved: np.ndarray, size: np.ndarray, upsample: int
-) -> tuple[np.ndarray, float]:
-    """Shift (x, y) of the correlation's maximum near zero, and the correlation there."""
-    nx, ny = (int(s) for s in size)
-    weight = np.full(reference.shape[1], 2.0, dtype=np.float32)
-    weight[0] = 1.0
-    if nx % 2 == 0:
-        weight[-1] = 1.0
-    cross = reference.conj() * moved * weight
-    steps = (
-        np.arange(-np.ceil(_SEARCH_PX * upsample), np.ceil(_SEARCH_PX * upsample) + 1) / upsample
-    )
-    to_y = np.exp(2j * np.pi * np.outer(steps, fft.fftfreq(ny))).astype(np.complex64)
-    to_x = np.exp(2j * np.pi * np.outer(fft.rfftfreq(nx), steps)).astype(np.complex64)
-    grid = ((to_y @ cross) @ to_x).real.astype(float)
-    y, x = np.unravel_index(grid.argmax(), grid.shape)
-    y, x = np.clip([y, x], 1, len(steps) - 2)
-    shift = np.array([steps[x], steps[y]])
-    for axis, (dy, dx) in enumerate(((0, 1), (1, 0))):
-        left, right = grid[y - dy, x - dx], grid[y + dy, x + dx]
-        curve = left - 2 * grid[y, x] + right
-        if curve < 0:
-            shift[axis] += np.clip(0.5 * (left - right) / curve, -1, 1) / upsample
-    norm = np.sum(abs(reference) ** 2 * weight) * np.sum(abs(moved) ** 2 * weight)
-    return shift, float(grid[y, x] / np.sqrt(norm))
-
-
 def _average(
     stack: Any,
     read: Callable[[int], np.ndarray],
@@ -371,19 +283,19 @@ def _average(
     """Average the used frames on the pixels of the first one, and measure the noise of the mean."""
     shifts, used, correlation, report = found
     index = np.flatnonzero(used)
-    first, size = _common_area(shifts[index], shape)
+    first, size = common_area(shifts[index], shape)
     halves = np.zeros((2, size[1], size[0]))
     counts = np.zeros_like(halves)
     for order, i in enumerate(index):
         frame, start = read(i), first + shifts[i]
         valid = np.isfinite(frame)
         if valid.all():
-            halves[order % 2] += _cut(frame, start, size)
+            halves[order % 2] += cut_out(frame, start, size)
             counts[order % 2] += 1.0
         else:
-            part = _cut(np.where(valid, frame, np.median(frame[valid])), start, size)
+            part = cut_out(np.where(valid, frame, np.median(frame[valid])), start, size)
             # Pixels that a bad one touches through linear interpolation are left out.
-            good = _cut(valid.astype(float), start, size, order=1) > 0.999
+            good = cut_out(valid.astype(float), start, size, order=1) > 0.999
             halves[order % 2] += np.where(good, part, 0.0)
             counts[order % 2] += good
         tell.step()

@@ -1,4 +1,4 @@
-"""Statements about depth from plain tables: decay, depths, coincidence, correlation, null test.
+"""Statements about depth from plain tables: decay, correlation, null test.
 
 Every function takes the tables of `tables.py` and returns numbers with intervals. Where the data
 do not carry a statement, the value is NaN and the note says why.
@@ -14,12 +14,17 @@ import pandas as pd
 from scipy import special
 
 from . import _resampling as kernel
+from ._values import (
+    NAN,
+    NO_INTERVAL,
+    VALUES,
+    Interval,
+    average,
+    chi2_quantile,
+    numbers,
+    plane_values,
+)
 from .tables import check_columns, usable
-
-Interval = tuple[float, float]
-NAN = float("nan")
-NO_INTERVAL: Interval = (NAN, NAN)
-VALUES = {"delta": ("delta_A", "delta_err_A"), "occupancy": ("occupancy", "occupancy_err")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,30 +69,6 @@ class DecayFit:
         return self.delta0_A * g + self.c_A, np.sqrt(np.maximum(var, 0.0))
 
 
-@dataclass(frozen=True)
-class Depth:
-    """A depth in planes with its interval; 0 = nothing found, NaN = cannot tell."""
-
-    N: float
-    ci: Interval
-    method: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Depths:
-    """Depths of displacement and vacancies, their difference, and the models' own answers.
-
-    `difference` is vacancy depth minus displacement depth.
-    """
-
-    displacement: Depth
-    vacancy: Depth
-    difference: Depth
-    displacement_model: Depth
-    vacancy_model: Depth
-
-
 @dataclass(frozen=True, eq=False)
 class Correlation:
     """Correlation of displacement and vacancies, between planes and within planes.
@@ -102,44 +83,6 @@ class Correlation:
     within_planes: dict[str, Any]
     note: str
     cages: pd.DataFrame
-
-
-def average(
-    values: np.ndarray, errors: np.ndarray, *, clusters: np.ndarray | None = None
-) -> tuple[float, float, float]:
-    """Average values with errors, allowing for scatter beyond the errors.
-
-    Parameters
-    ----------
-    values, errors : array_like, shape (n,)
-        Values and standard errors, in one unit. Pairs that are not finite or have no positive
-        error are skipped.
-    clusters : array_like, shape (n,), optional
-        Labels of groups that share noise (the [001] rows).
-
-    Returns
-    -------
-    mean, noise_err, total_err : float
-        Inverse-variance mean, its error from `errors` alone, and with the scatter between values
-        (random effects, DerSimonian and Laird 1986) or between clusters (five or more; Bell and
-        McCaffrey 2002), whichever is larger. NaN when nothing is left.
-    """
-    x, err = np.asarray(values, dtype=float), np.asarray(errors, dtype=float)
-    if x.shape != err.shape or x.ndim != 1:
-        raise ValueError(
-            f"errors has shape {err.shape}, values has {x.shape}; pass one error for each value"
-        )
-    ok = np.isfinite(x) & np.isfinite(err) & (err > 0)
-    if not ok.any():
-        return NAN, NAN, NAN
-    x, err = x[ok], err[ok]
-    w = 1.0 / (err**2 + kernel.between_variance(x, err))
-    mean = float(w @ x / w.sum())
-    noise = float(np.sqrt(np.sum((w * err) ** 2)) / w.sum())
-    total = max(noise, float(1.0 / np.sqrt(w.sum())))
-    if clusters is not None:
-        total = max(total, kernel.cluster_error(x - mean, w, np.asarray(clusters)[ok]))
-    return mean, noise, total
 
 
 def fit_decay(
@@ -170,8 +113,8 @@ def fit_decay(
         A column is missing, or `confidence` is not between 0 and 1.
     """
     check_columns(planes, ("N", "delta_A", "delta_err_A"), what="planes")
-    quantile = _quantile(confidence)
-    n, x, err = _finite(planes, "delta_A", "delta_err_A")
+    quantile = chi2_quantile(confidence)
+    n, x, err = plane_values(planes, "delta_A", "delta_err_A")
     if n.size < 4:
         note = f"cannot tell: {n.size} planes with a value, at least 4 are needed"
         return DecayFit(n_planes=int(n.size), note=note)
@@ -198,23 +141,6 @@ def fit_decay(
     return DecayFit(
         **values, xi_nm=xi_nm, xi_ci_nm=(low, high), model=model, chi2=chi2, note=note, **common
     )
-
-
-def _quantile(confidence: float) -> float:
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence = {confidence!r} is not between 0 and 1; try 0.95")
-    return float(special.chdtri(1.0, 1.0 - confidence))
-
-
-def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
-    return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-
-
-def _finite(planes: pd.DataFrame, value: str, error: str) -> tuple[np.ndarray, ...]:
-    n, x, err = (_numbers(planes, name) for name in ("N", value, error))
-    ok = np.isfinite(n) & np.isfinite(x) & np.isfinite(err) & (err > 0) & (n >= 1)
-    order = np.argsort(n[ok], kind="stable")
-    return n[ok][order], x[ok][order], err[ok][order]
 
 
 def _no_decay(
@@ -245,16 +171,14 @@ def _no_decay(
 def _spacing(planes: pd.DataFrame) -> float:
     if "depth_nm" not in planes.columns:
         return NAN
-    n, depth = _numbers(planes, "N"), _numbers(planes, "depth_nm")
+    n, depth = numbers(planes, "N"), numbers(planes, "depth_nm")
     ok = np.isfinite(n) & np.isfinite(depth)
     if np.unique(n[ok]).size < 2:
         return NAN
     return float(10.0 * np.ptp(depth[ok]) / np.ptp(n[ok]))
 
 
-def _preferred(
-    table: dict[str, float], values: dict[str, Any], scale: float
-) -> tuple[str, str]:
+def _preferred(table: dict[str, float], values: dict[str, Any], scale: float) -> tuple[str, str]:
     """Choose the shape by AICc, with a margin of 2 in favour of the exponential, and say so."""
     rivals = {s: v for s, v in table.items() if s in ("stretched", "step")}
     model = min(rivals, key=rivals.__getitem__)
@@ -271,174 +195,6 @@ def _preferred(
     if scale > 1.5:
         notes.append(f"planes scatter {np.sqrt(scale):.1f} times their errors; errors scaled up")
     return model if gain >= 2.0 else "exponential", "; ".join(notes)
-
-
-def find_depths(
-    columns: pd.DataFrame,
-    planes: pd.DataFrame,
-    *,
-    bulk_from: int = 10,
-    confidence: float = 0.95,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    displaced: str = "K",
-    anion: str = "O",
-) -> Depths:
-    """Find the last displaced plane, the last plane with vacancies, and how far apart they are.
-
-    Parameters
-    ----------
-    columns : DataFrame
-        Needs `species`, `i`, `N`, `delta_A`, `delta_err_A`, `occupancy`, `occupancy_err`,
-        `quality`; used only for the difference.
-    planes : DataFrame
-        Needs `N` and the same four values with total errors.
-    bulk_from : int
-        First plane of the bulk reference. Planes before it are candidates.
-    confidence : float
-        Level of the intervals.
-    n_resamples, seed : int
-        Bootstrap of the difference.
-    displaced, anion : str
-        Species that carry delta and occupancy.
-
-    Returns
-    -------
-    Depths
-        Depth N: the deepest candidate that Holm's step-down test (1979) sets apart from the bulk
-        mean; one-sided for occupancy, two-sided for delta. Errors hold those of the plane and of
-        the bulk mean, and the scatter of bulk planes beyond their errors. The chance of a depth
-        that is too large is at most (1 - confidence) / 10, because a depth is one whole number.
-        Its interval: change points within the chi2 quantile of the best, for departures as large
-        as the test can see (the note gives that size), widened to what the test finds at
-        1 - confidence and over planes without a value. The `_model` depths: where the best of
-        exponential, stretched, step and change point (AICc) falls below that size. Difference:
-        percentiles of one bootstrap of the [001] rows (floor of `i`), which keeps the displaced
-        columns and the anions of a row together.
-
-    Raises
-    ------
-    ValueError
-        A column is missing or an argument is out of range.
-    """
-    value_names = ("delta_A", "delta_err_A", "occupancy", "occupancy_err")
-    check_columns(columns, ("species", "i", "N", "quality", *value_names))
-    check_columns(planes, ("N", *value_names), what="planes")
-    quantile = _quantile(confidence)
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples = {n_resamples} is too few; use 1000 or more")
-    level = (1.0 - confidence) / 10.0
-    found = {}
-    for kind, two_sided in (("delta", True), ("occupancy", False)):
-        dep = _departure(planes, kind, bulk_from, two_sided=two_sided)
-        found[kind] = (dep, *_depth(dep, level, quantile))
-    disp, vac = found["delta"], found["occupancy"]
-    good = columns[usable(columns)]
-    parts = {
-        kind: good[(good["species"] == species).to_numpy()]
-        for kind, species in (("delta", displaced), ("occupancy", anion))
-    }
-    difference = _difference(found, parts, (bulk_from, level, confidence), (n_resamples, seed))
-    return Depths(disp[1], vac[1], difference, disp[2], vac[2])
-
-
-def _departure(
-    planes: pd.DataFrame, kind: str, bulk_from: int, *, two_sided: bool
-) -> kernel.Departure | str:
-    """Departures from the bulk mean (deficit for the occupancy), or why there are none."""
-    n, x, err = _finite(planes, *VALUES[kind])
-    bulk = n >= bulk_from
-    if not bulk.any() or bulk.all():
-        where = "below" if bulk.any() else "at or beyond"
-        return f"cannot tell: no plane with a value {where} N = {bulk_from}"
-    mean, _, mean_err = average(x[bulk], err[bulk])
-    # Bulk planes that scatter beyond their errors show what the errors of all planes lack.
-    extra = kernel.between_variance(x[bulk], err[bulk])
-    total = np.sqrt(err**2 + extra + np.where(bulk, 0.0, mean_err**2))
-    sign = 1.0 if two_sided else -1.0
-    return kernel.Departure(n, sign * (x - mean), total, int(np.sum(~bulk)), two_sided)
-
-
-def _depth(dep: kernel.Departure | str, level: float, quantile: float) -> tuple[Depth, Depth]:
-    """Depth of one quantity: by the step-down test, and by model."""
-    if isinstance(dep, str):
-        return Depth(NAN, NO_INTERVAL, "holm", dep), Depth(NAN, NO_INTERVAL, "none", dep)
-    n, x, err = dep.candidates
-    z = (x / err)[None, :]
-    depth = int(kernel.last_rejected(n, z, level, two_sided=dep.two_sided)[0])
-    loose = kernel.last_rejected(n, z, 10.0 * level, two_sided=dep.two_sided)[0]
-    critical = dep.critical(level)
-    trial, cost = kernel.change_point(dep, critical)
-    allowed = trial[cost <= cost.min() + quantile]
-    low, high = min(allowed.min(), depth), max(allowed.max(), depth, loose)
-    after = dep.n[dep.n > high]
-    high = max(high, after[0] - 1) if after.size else high
-    unit = " A" if dep.two_sided else ""
-    notes = [f"less than {critical * float(np.median(err)):.2g}{unit} cannot be told from bulk"]
-    if depth == 0:
-        notes.insert(0, "no plane departs from bulk")
-    elif depth >= n[-1]:
-        notes.append("the deepest candidate departs from bulk: a larger bulk_from may be needed")
-    size = np.abs(z[0]) if dep.two_sided else z[0]
-    unseen = np.setdiff1d(np.arange(1, depth), n[size > dep.critical(10.0 * level)])
-    if unseen.size:
-        notes.append("no clear departure at N = " + ", ".join(map(str, unseen)))
-    name, k, ci = kernel.model_depth(dep, critical, quantile)
-    return (
-        Depth(depth, (float(low), float(high)), "holm", "; ".join(notes)),
-        Depth(k, (float(min(ci[0], k)), float(max(ci[1], k))), name),
-    )
-
-
-def _difference(
-    found: dict[str, tuple[kernel.Departure | str, Depth, Depth]],
-    parts: dict[str, pd.DataFrame],
-    limits: tuple[int, float, float],
-    draws: tuple[int, int],
-) -> Depth:
-    """Vacancy depth minus displacement depth, with rows resampled for both at once."""
-    (bulk_from, level, confidence), (n_resamples, seed) = limits, draws
-    method = "row bootstrap"
-    depths = {kind: found[kind][1].N for kind in found}
-    if not all(np.isfinite(list(depths.values()))):
-        return Depth(NAN, NO_INTERVAL, method, "cannot tell: one of the depths is unknown")
-    if not any(depths.values()):
-        return Depth(NAN, NO_INTERVAL, method, "nothing found, so there is nothing to compare")
-    data = {k: _row_data(parts[k], *VALUES[k]) for k in parts}
-    rows = np.unique(np.concatenate([d[0] for d in data.values()]))
-    point = depths["occupancy"] - depths["delta"]
-    if rows.size < 5:
-        note = f"cannot tell: {rows.size} [001] rows, at least 5 are needed for an interval"
-        return Depth(point, NO_INTERVAL, method, note)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(rows.size, np.full(rows.size, 1.0 / rows.size), size=n_resamples)
-    counts = np.vstack([np.ones(rows.size), counts])  # the first one is the sample itself
-    drawn = {}
-    for kind, (row, n, x, err) in data.items():
-        dep = found[kind][0]
-        cand = dep.candidates
-        slots = np.append(cand[0], bulk_from)
-        slot = np.searchsorted(slots, np.minimum(n, bulk_from))
-        known = slots[slot] == np.minimum(n, bulk_from)
-        shape = (rows.size, slots.size)
-        index = np.searchsorted(rows, row)[known]
-        sums = kernel.row_sums((x[known], err[known]), index, slot[known], shape)
-        mean = kernel.resampled_means(*sums, counts)
-        shift = (mean - mean[0]) if dep.two_sided else (mean[0] - mean)
-        z = (cand[1] + shift[1:, :-1] - shift[1:, -1:]) / cand[2]
-        drawn[kind] = kernel.last_rejected(cand[0], z, level, two_sided=dep.two_sided)
-    both = drawn["occupancy"] - drawn["delta"]
-    tail = 50.0 * (1.0 - confidence)
-    low = float(np.percentile(both, tail, method="lower"))
-    high = float(np.percentile(both, 100.0 - tail, method="higher"))
-    note = "" if all(depths.values()) else "one of the two was not found and counts as depth 0"
-    return Depth(point, (min(low, point), max(high, point)), method, note)
-
-
-def _row_data(part: pd.DataFrame, value: str, error: str) -> tuple[np.ndarray, ...]:
-    n, i, x, err = (_numbers(part, name) for name in ("N", "i", value, error))
-    ok = np.isfinite(n) & np.isfinite(i) & np.isfinite(x) & np.isfinite(err) & (err > 0)
-    return np.floor(i[ok] + 1e-6), n[ok], x[ok], err[ok]
 
 
 def correlate(
@@ -490,10 +246,10 @@ def correlate(
     """
     check_columns(columns, ("species", "i", "j", "N", "quality", "delta_A", "occupancy"))
     check_columns(planes, ("N", *VALUES["delta"], *VALUES["occupancy"]), what="planes")
-    _quantile(confidence)
+    chi2_quantile(confidence)
     if n_permutations < 1:
         raise ValueError(f"n_permutations = {n_permutations} is too few; use 2000 or more")
-    near = planes[(_numbers(planes, "N") <= bulk_from)]
+    near = planes[(numbers(planes, "N") <= bulk_from)]
     between, note = _between(near, confidence, n_permutations, seed)
     cages = _cages(columns[usable(columns)], bulk_from, displaced, anion)
     within, more = _within(cages, confidence, n_permutations, seed)
@@ -506,7 +262,7 @@ def _between(
 ) -> tuple[dict[str, Any], str]:
     from scipy.stats import rankdata  # slow to import
 
-    delta, occ = (_finite(planes, *VALUES[k]) for k in ("delta", "occupancy"))
+    delta, occ = (plane_values(planes, *VALUES[k]) for k in ("delta", "occupancy"))
     n, a, b = np.intersect1d(delta[0], occ[0], return_indices=True)
     out = dict.fromkeys(("spearman", "pearson"), NAN)
     out |= {"spearman_ci": NO_INTERVAL, "pearson_ci": NO_INTERVAL, "n_planes": int(n.size)}
@@ -537,7 +293,7 @@ def _between(
 
 def _cages(columns: pd.DataFrame, bulk_from: int, displaced: str, anion: str) -> pd.DataFrame:
     """One row per displaced column before the bulk with at least two anions around it."""
-    number = {name: _numbers(columns, name) for name in ("i", "j", "N", "delta_A", "occupancy")}
+    number = {name: numbers(columns, name) for name in ("i", "j", "N", "delta_A", "occupancy")}
     species, n = columns["species"].to_numpy(), number["N"]
     is_anion = (species == anion) & np.isfinite(number["occupancy"]) & np.isfinite(n)
     is_disp = (species == displaced) & np.isfinite(number["delta_A"]) & (n >= 1) & (n < bulk_from)
@@ -605,7 +361,7 @@ def null_test(planes: pd.DataFrame, *, bulk_from: int = 10) -> dict[str, Any]:
     out: dict[str, Any] = {}
     sizes = []
     for kind, expected in (("delta", 0.0), ("occupancy", 1.0)):
-        n, x, err = _finite(planes, *VALUES[kind])
+        n, x, err = plane_values(planes, *VALUES[kind])
         z = ((x - expected) / err)[n >= bulk_from]
         enough = z.size >= 2
         chi2 = float(z @ z) if enough else NAN

@@ -71,7 +71,7 @@ def _sites(size: int, interface: bool) -> tuple[pd.DataFrame, Any, np.ndarray, n
         origin_px=origin,
         u_px=u_px,
         v_px=v_px,
-        position=lambda i, j: origin + np.multiply.outer(i, u_px) + np.multiply.outer(j, v_px),
+        position=lambda ij: origin + np.asarray(ij) @ np.stack([u_px, v_px]),
     )
     return frame, lattice, xy, normal
 

@@ -67,6 +67,36 @@ def test_the_image_lies_under_its_columns(result):
     assert (right, bottom) == pytest.approx((319.5 * nm, 319.5 * nm))
 
 
+def test_binning_keeps_features_in_place(result, monkeypatch):
+    image = np.zeros(result.image.shape)
+    image[100, 200] = 1.0
+    monkeypatch.setattr(st, "MAX_SHOWN_PX", 80)
+    artist = plot.plot_image(changed(result, image=image)).images[0]
+    shown, (left, right, bottom, top) = artist.get_array(), artist.get_extent()
+    assert shown.shape == (80, 80)
+    row, column = np.unravel_index(np.argmax(shown), shown.shape)
+    width = (right - left) / 80
+    assert left + column * width < 200 * PIXEL_A / 10 < left + (column + 1) * width
+    assert top + row * width < 100 * PIXEL_A / 10 < top + (row + 1) * width
+    assert bottom == pytest.approx(right)
+
+
+def test_the_zoom_shows_the_pixels_of_its_window(result):
+    image = np.zeros(result.image.shape)
+    x, y = np.round(st.used(result, "K")[["x_px", "y_px"]].to_numpy()).astype(int).T
+    image[y, x] = 1.0
+    ax = plot.plot_zoom(changed(result, image=image))
+    shown, (left, right, bottom, top) = ax.images[0].get_array(), ax.images[0].get_extent()
+    x0, x1, y0, y1 = (*ax.get_xlim(), *reversed(ax.get_ylim()))
+    assert left <= x0 < x1 <= right and top <= y0 < y1 <= bottom
+    nm = PIXEL_A / 10
+    rows, columns = np.nonzero(shown)
+    drawn = np.stack([left / nm + 0.5 + columns, top / nm + 0.5 + rows], axis=1)
+    expected = {tuple(p) for p in np.stack([x, y], axis=1).tolist()}
+    assert len(drawn) > 20
+    assert {tuple(p) for p in np.round(drawn, 6).tolist()} <= expected
+
+
 def test_anisotropic_pixels_keep_angstroms(result):
     wide = changed(result, pixel_size_A=(0.2, 0.1))
     _, right, bottom, _ = plot.plot_image(wide).images[0].get_extent()

@@ -1,82 +1,21 @@
 """Statistics on tables whose truth is known: coverage, error rates, and negative controls."""
 
-import time
-
 import numpy as np
-import pandas as pd
 import pytest
-
-from stemdisp import statistics as st
-
-N = np.arange(1, 21)
-DECAY = 0.54 * np.exp(-(N - 1) / 2.0)
-VACANCIES = np.append([0.45, 0.5, 0.58, 0.66, 0.75, 0.85], np.ones(14))
-ZERO = np.zeros(N.size)
-FULL = np.ones(N.size)
-NO_COLUMNS = pd.DataFrame(
-    {
-        "species": pd.Series(dtype=object),
-        "quality": pd.Series(dtype="int64"),
-        **{
-            name: pd.Series(dtype=float)
-            for name in "i j N delta_A delta_err_A occupancy occupancy_err".split()
-        },
-    }
+from _known_tables import (
+    DECAY,
+    FULL,
+    NO_COLUMNS,
+    VACANCIES,
+    ZERO,
+    N,
+    make_columns,
+    make_planes,
+    planes_of,
 )
 
-
-def make_planes(rng, delta=ZERO, occupancy=FULL, *, err=0.01, occ_err=0.012, true_err=None):
-    """Plane table with Gaussian errors; `true_err` if the stated delta error is a lie."""
-    size = N.size
-    noise = err if true_err is None else true_err
-    return pd.DataFrame(
-        {
-            "N": pd.array(N, dtype="Int64"),
-            "depth_nm": (N - 1) * 0.23028,
-            "delta_A": delta + noise * rng.standard_normal(size),
-            "delta_err_A": np.broadcast_to(err, size),
-            "occupancy": occupancy + occ_err * rng.standard_normal(size),
-            "occupancy_err": np.broadcast_to(occ_err, size),
-        }
-    )
-
-
-def make_columns(rng, delta, occupancy, *, rows=30, err=0.04, occ_err=0.05, row_noise=0.0):
-    """K at (i, j) and O at (i + 1/2, j + 1/2), one of each per row and plane.
-
-    `delta` and `occupancy` are (planes,) or (rows, planes).
-    """
-    i, n = (a.ravel() for a in np.meshgrid(np.arange(rows), N, indexing="ij"))
-    truth = [np.broadcast_to(v, (rows, N.size)).ravel() for v in (delta, occupancy)]
-    shared = row_noise * rng.standard_normal((2, rows))[:, i]
-    size, nan = i.size, np.full(i.size, np.nan)
-    k = {
-        "species": "K", "i": i * 1.0, "j": 1.0 - n - i, "N": n,
-        "delta_A": truth[0] + err * rng.standard_normal(size) + shared[0],
-        "delta_err_A": np.full(size, err), "occupancy": nan, "occupancy_err": nan,
-    }  # fmt: skip
-    o = {
-        "species": "O", "i": i + 0.5, "j": 0.5 - n - i, "N": n, "delta_A": nan,
-        "delta_err_A": nan, "occupancy": truth[1] + occ_err * rng.standard_normal(size) + shared[1],
-        "occupancy_err": np.full(size, occ_err),
-    }  # fmt: skip
-    table = pd.concat([pd.DataFrame(k), pd.DataFrame(o)], ignore_index=True)
-    return table.assign(quality=0, N=table["N"].astype("Int64"))
-
-
-def planes_of(columns):
-    """Plane averages as the stages make them."""
-    number = {name: columns[name].to_numpy(dtype=float) for name in columns if name != "species"}
-    out = {"N": N, "depth_nm": (N - 1) * 0.23028}
-    for value, error in (("delta_A", "delta_err_A"), ("occupancy", "occupancy_err")):
-        parts = [np.flatnonzero((number["N"] == n) & np.isfinite(number[value])) for n in N]
-        means = [
-            st.average(number[value][k], number[error][k], clusters=np.floor(number["i"][k]))
-            for k in parts
-        ]
-        out |= {value: [m[0] for m in means], error: [m[2] for m in means]}
-    return pd.DataFrame(out).astype({"N": "Int64"})
-
+from stemdisp import statistics as st
+from stemdisp._values import average
 
 # ---- average ---------------------------------------------------------------------------------
 
@@ -86,7 +25,7 @@ def test_average_states_its_true_error_with_and_without_scatter():
     err = rng.uniform(0.5, 2.0, 25)
     for scatter in (0.0, 3.0):
         sigma = np.hypot(err, scatter)
-        results = np.array([st.average(sigma * rng.standard_normal(25), err) for _ in range(400)])
+        results = np.array([average(sigma * rng.standard_normal(25), err) for _ in range(400)])
         claimed, true = np.sqrt(np.mean(results[:, 2] ** 2)), results[:, 0].std()
         assert claimed == pytest.approx(true, rel=0.13)
         if scatter:
@@ -100,8 +39,8 @@ def test_average_sees_noise_shared_by_clusters():
     rows = np.repeat(np.arange(20), 5)
     # Within a row the second part is the same.
     draws = [rng.standard_normal(100) + rng.standard_normal(20)[rows] for _ in range(400)]
-    with_rows = np.array([st.average(x, np.ones(100), clusters=rows) for x in draws])
-    without = np.array([st.average(x, np.ones(100)) for x in draws])
+    with_rows = np.array([average(x, np.ones(100), clusters=rows) for x in draws])
+    without = np.array([average(x, np.ones(100)) for x in draws])
     true = with_rows[:, 0].std()
     assert np.sqrt(np.mean(with_rows[:, 2] ** 2)) == pytest.approx(true, rel=0.12)
     assert np.mean(without[:, 2]) < 0.75 * true
@@ -109,17 +48,17 @@ def test_average_sees_noise_shared_by_clusters():
 
 def test_average_keeps_weights_sane_and_skips_bad_pairs():
     # One column that claims a tiny error must not decide the mean of scattered columns.
-    mean, _, total = st.average([10.0, 0.0, 1.0, -1.0], [1e-6, 1.0, 1.0, 1.0])
+    mean, _, total = average([10.0, 0.0, 1.0, -1.0], [1e-6, 1.0, 1.0, 1.0])
     assert mean == pytest.approx(2.5, abs=1.0)
     assert total > 1.0
-    assert st.average([1.0, np.nan, 5.0], [0.5, 0.5, 0.0]) == (1.0, 0.5, 0.5)
-    assert np.isnan(st.average([], [])).all()
+    assert average([1.0, np.nan, 5.0], [0.5, 0.5, 0.0]) == (1.0, 0.5, 0.5)
+    assert np.isnan(average([], [])).all()
     # Fewer than five clusters say too little to be used.
-    assert st.average([0.0, 0.0, 9.0], [9.0] * 3, clusters=[1, 1, 2])[2] == pytest.approx(
+    assert average([0.0, 0.0, 9.0], [9.0] * 3, clusters=[1, 1, 2])[2] == pytest.approx(
         9 / np.sqrt(3)
     )
     with pytest.raises(ValueError, match="one error for each value"):
-        st.average([1.0, 2.0], [1.0])
+        average([1.0, 2.0], [1.0])
 
 
 # ---- decay -----------------------------------------------------------------------------------
@@ -220,115 +159,6 @@ def test_decay_needs_four_planes_and_the_right_call():
         st.fit_decay(table, confidence=95)
     with pytest.raises(ValueError, match="planes lacks delta_err_A"):
         st.fit_decay(table.drop(columns="delta_err_A"))
-
-
-# ---- depths ----------------------------------------------------------------------------------
-
-
-def test_vacancy_depth_is_six_in_nearly_every_draw():
-    rng = np.random.default_rng(9)
-    found = [
-        st.find_depths(NO_COLUMNS, make_planes(rng, DECAY, VACANCIES)).vacancy for _ in range(200)
-    ]
-    assert np.mean([d.N == 6 for d in found]) >= 0.99
-    assert np.mean([d.ci[0] <= 6 <= d.ci[1] for d in found]) >= 0.99
-    # The interval must say something: mostly one plane wide, never shallower than five.
-    assert np.mean([d.ci == (6, 6) for d in found]) > 0.7
-    assert min(d.ci[0] for d in found) >= 5
-
-
-def test_nothing_is_found_in_a_perfect_crystal():
-    rng = np.random.default_rng(10)
-    found = [st.find_depths(NO_COLUMNS, make_planes(rng)) for _ in range(120)]
-    for kind in ("vacancy", "displacement"):
-        depths = [getattr(d, kind) for d in found]
-        assert np.mean([d.N == 0 for d in depths]) >= 0.95
-        assert np.mean([d.ci[0] == 0 for d in depths]) >= 0.95
-        assert "no plane departs" in depths[0].note
-    assert np.isnan(found[0].difference.N)
-    assert np.mean([d.vacancy_model.N == 0 for d in found]) > 0.8
-
-
-def test_depth_allows_for_the_error_of_the_bulk_reference():
-    rng = np.random.default_rng(11)
-    # Exact planes against a bulk that is known poorly: its error, not theirs, is the limit.
-    err = np.where(N < 10, 0.002, 0.05)
-    found = []
-    for _ in range(80):
-        table = make_planes(rng, ZERO, FULL, err=err)
-        found.append(st.find_depths(NO_COLUMNS, table).displacement.N)
-    assert np.mean(np.array(found) == 0) >= 0.95
-    # Scatter of the bulk beyond its errors warns about all planes.
-    lies = [make_planes(rng, ZERO, FULL, err=0.004, true_err=0.012) for _ in range(80)]
-    found = [st.find_depths(NO_COLUMNS, t).displacement.N for t in lies]
-    assert np.mean(np.array(found) == 0) >= 0.95
-
-
-def test_depth_is_one_sided_for_occupancy_and_two_sided_for_delta():
-    rng = np.random.default_rng(12)
-    table = make_planes(rng, np.where(N <= 3, -0.2, 0.0), np.where(N <= 4, 1.2, 1.0))
-    depths = st.find_depths(NO_COLUMNS, table)
-    assert depths.displacement.N == 3 and depths.displacement_model.method == "step"
-    assert depths.vacancy.N == 0
-
-
-def test_depth_says_what_it_lacks():
-    rng = np.random.default_rng(13)
-    table = make_planes(rng, DECAY, VACANCIES)
-    short = st.find_depths(NO_COLUMNS, table[table["N"] < 10])
-    assert np.isnan(short.vacancy.N) and "N = 10" in short.vacancy.note
-    assert "cannot tell" in short.difference.note
-    holes = table.copy()
-    holes.loc[holes["N"].isin([3, 7, 8]), "occupancy"] = np.nan
-    vacancy = st.find_depths(NO_COLUMNS, holes).vacancy
-    assert vacancy.N == 6 and vacancy.ci[1] >= 8  # nobody looked at 7 and 8
-    assert vacancy.note.endswith("no clear departure at N = 3")
-    deep = st.find_depths(NO_COLUMNS, table, bulk_from=5).vacancy
-    assert deep.N == 4 and "larger bulk_from" in deep.note
-    with pytest.raises(ValueError, match="columns lacks quality"):
-        st.find_depths(NO_COLUMNS.drop(columns="quality"), table)
-    with pytest.raises(ValueError, match="n_resamples = 0"):
-        st.find_depths(NO_COLUMNS, table, n_resamples=0)
-
-
-@pytest.mark.parametrize("row_noise", [0.0, 0.03])
-def test_difference_of_equal_depths_holds_zero(row_noise):
-    rng = np.random.default_rng(14)
-    delta = np.where(N <= 6, 0.05 + 0.06 * (6 - N), 0.0)
-    hits, widths = [], []
-    for _ in range(30):
-        columns = make_columns(rng, delta, VACANCIES, rows=40, row_noise=row_noise)
-        depths = st.find_depths(columns, planes_of(columns), n_resamples=300)
-        low, high = depths.difference.ci
-        hits.append(low <= 0 <= high)
-        widths.append(high - low)
-    assert np.mean(hits) >= 0.93
-    assert np.median(widths) <= 3
-
-
-def test_difference_refutes_a_coincidence_that_is_not_there():
-    rng = np.random.default_rng(15)
-    delta = np.where(N <= 3, 0.3, 0.0)
-    columns = make_columns(rng, delta, VACANCIES)
-    planes = planes_of(columns)
-    before = columns.copy(), planes.copy()
-    depths = st.find_depths(columns, planes)
-    assert depths.difference.N == 3 and depths.difference.ci[0] > 0
-    again = st.find_depths(columns, planes)
-    assert again == depths
-    pd.testing.assert_frame_equal(columns, before[0])
-    pd.testing.assert_frame_equal(planes, before[1])
-    bad = columns.assign(quality=4)
-    assert "0 [001] rows" in st.find_depths(bad, planes).difference.note
-
-
-def test_bootstrap_of_a_large_image_is_quick():
-    columns = make_columns(np.random.default_rng(16), DECAY, VACANCIES, rows=125)
-    planes = planes_of(columns)
-    start = time.perf_counter()
-    st.find_depths(columns, planes, n_resamples=1000)
-    assert len(columns) == 5000
-    assert time.perf_counter() - start < 5.0
 
 
 # ---- correlation -----------------------------------------------------------------------------

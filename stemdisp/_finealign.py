@@ -1,0 +1,120 @@
+"""Sub-pixel shifts of frames that lie within a pixel of their place, against each other.
+
+Kernels for `register`: arrays in, pixels out. A shift is (x, y).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import fft, ndimage
+from scipy.signal.windows import tukey
+
+from stemdisp.errors import DataError
+
+_MIN_COMMON = 0.2
+_REFINEMENTS = 3
+_SEARCH_PX = 1.5
+
+
+def not_outlying(values: np.ndarray) -> np.ndarray:
+    """Return True where a value is not far below the others."""
+    median = np.median(values)
+    scatter = 1.4826 * np.median(abs(values - median))
+    return ~((values < median - 5 * scatter) & (values < 0.5 * median))
+
+
+def common_area(shifts: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel (x, y) of the area that all frames cover, and its size, in the first frame."""
+    first = np.ceil(np.max(-shifts, axis=0) - 1e-6).astype(int)
+    last = np.floor(np.min(np.array(shape[::-1]) - 1 - shifts, axis=0) + 1e-6).astype(int)
+    size = last - first + 1
+    if (size < _MIN_COMMON * np.array(shape[::-1])).any():
+        raise DataError(
+            f"the frames share only {max(size[0], 0)} x {max(size[1], 0)} of "
+            f"{shape[1]} x {shape[0]} pixels after alignment; "
+            "the drift is too large: use fewer frames, or set a smaller max_shift_px"
+        )
+    return first, size
+
+
+def cut_out(frame: np.ndarray, start: np.ndarray, size: np.ndarray, order: int = 3) -> np.ndarray:
+    """Sample a frame from (x, y) on, one pixel apart."""
+    return ndimage.affine_transform(
+        frame,
+        np.ones(2),
+        offset=start[::-1],
+        output_shape=tuple(size[::-1]),
+        order=order,
+        mode="reflect",
+    )
+
+
+def refine_shifts(
+    filtered: np.ndarray,
+    shifts: np.ndarray,
+    used: np.ndarray,
+    upsample: int,
+    step: Callable[[], None],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Move every frame onto the mean of the others; leave out those that do not fit."""
+    shifts, used = shifts.copy(), used.copy()
+    correlation = np.full(len(filtered), np.nan)
+    index = np.flatnonzero(used)
+    first, size = common_area(shifts[index] - shifts[index[0]], filtered.shape[1:])
+    start = first + shifts - shifts[index[0]]
+    window = np.outer(tukey(size[1], 0.25), tukey(size[0], 0.25)).astype(np.float32)
+    spectra = {}
+    for i in index:
+        spectra[i] = fft.rfft2(cut_out(filtered[i], start[i], size) * window)
+        step()
+    for _ in range(_REFINEMENTS):
+        index = np.flatnonzero(used)
+        total = np.sum([spectra[i] for i in index], axis=0)
+        for i in index:
+            others = total - spectra[i]
+            move, correlation[i] = _local_peak(others, spectra[i], size, upsample)
+            # A frame moves against the others; about their common mean the move is smaller.
+            move *= (len(index) - 1) / len(index)
+            shifts[i] += move
+            spectra[i] = _sample_further(spectra[i], move, size)
+        used[index] = not_outlying(correlation[index])
+    shifts -= shifts[np.flatnonzero(used)[0]]
+    shifts[~used] = np.nan
+    return shifts, correlation, used
+
+
+def _sample_further(spectrum: np.ndarray, move: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Spectrum of the same image sampled (x, y) further on."""
+    ramp_x = np.exp(2j * np.pi * fft.rfftfreq(int(size[0])) * move[0])
+    ramp_y = np.exp(2j * np.pi * fft.fftfreq(int(size[1])) * move[1])
+    return spectrum * (ramp_y[:, None] * ramp_x).astype(np.complex64)
+
+
+def _local_peak(
+    reference: np.ndarray, moved: np.ndarray, size: np.ndarray, upsample: int
+) -> tuple[np.ndarray, float]:
+    """Shift (x, y) of the correlation's maximum near zero, and the correlation there."""
+    nx, ny = (int(s) for s in size)
+    weight = np.full(reference.shape[1], 2.0, dtype=np.float32)
+    weight[0] = 1.0
+    if nx % 2 == 0:
+        weight[-1] = 1.0
+    cross = reference.conj() * moved * weight
+    steps = (
+        np.arange(-np.ceil(_SEARCH_PX * upsample), np.ceil(_SEARCH_PX * upsample) + 1) / upsample
+    )
+    to_y = np.exp(2j * np.pi * np.outer(steps, fft.fftfreq(ny))).astype(np.complex64)
+    to_x = np.exp(2j * np.pi * np.outer(fft.rfftfreq(nx), steps)).astype(np.complex64)
+    grid = ((to_y @ cross) @ to_x).real.astype(float)
+    y, x = np.unravel_index(grid.argmax(), grid.shape)
+    y, x = np.clip([y, x], 1, len(steps) - 2)
+    shift = np.array([steps[x], steps[y]])
+    for axis, (dy, dx) in enumerate(((0, 1), (1, 0))):
+        left, right = grid[y - dy, x - dx], grid[y + dy, x + dx]
+        curve = left - 2 * grid[y, x] + right
+        if curve < 0:
+            shift[axis] += np.clip(0.5 * (left - right) / curve, -1, 1) / upsample
+    norm = np.sum(abs(reference) ** 2 * weight) * np.sum(abs(moved) ** 2 * weight)
+    return shift, float(grid[y, x] / np.sqrt(norm))

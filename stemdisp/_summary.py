@@ -1,0 +1,253 @@
+"""The content of summary.json, and the warnings that a run deserves."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemdisp import __version__, statistics, tables
+from stemdisp.interpret import interpret_displacement
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+    from stemdisp.refine import Fit
+    from stemdisp.register import Registration
+    from stemdisp.result import Result
+    from stemdisp.sublattice import Displacements
+
+SCHEMA = 1
+# Residual power in the columns' band over that of the noise. Real columns are not Gaussians:
+# above this the misfit, not the noise, decides the accuracy.
+MISFIT = 3.0
+LIBRARIES = ("numpy", "scipy", "pandas", "scikit-image", "hyperspy", "rosettasciio", "numba")
+
+
+def build_summary(
+    result: Result,
+    *,
+    fit: Fit,
+    displacements: Displacements,
+    registration: Registration | None,
+    source: Signal2D,
+    kind: str,
+    from_file: bool,
+    warnings: list[dict[str, str]],
+) -> dict[str, Any]:
+    """Collect every number of summary.json.
+
+    Parameters
+    ----------
+    result : Result
+        Complete but for its summary.
+    fit : Fit
+        The joint fit.
+    displacements : Displacements
+        Bulk offset and how it was found.
+    registration : Registration or None
+        For stacks.
+    source : Signal2D
+        What was loaded.
+    kind : str
+        image, stack or dpc-segments.
+    from_file : bool
+        Whether `source` came from the files of the configuration.
+    warnings : list of dict
+        Those of earlier stages.
+
+    Returns
+    -------
+    dict
+    """
+    offset = dict(displacements.offset)
+    nulls = statistics.null_test(result.planes, bulk_from=result.config.analysis.bulk_from)
+    summary = {
+        "schema": SCHEMA,
+        "stemdisp": __version__,
+        "input": _input(result, source, kind, from_file),
+        "pixel_size_A": list(result.pixel_size_A),
+        "lattice": _lattice(result),
+        "interface": _interface(result),
+        "bulk_offset_A": offset,
+        "decay": _decay(result),
+        "depth": _depths(result),
+        "correlation": None
+        if result.correlation is None
+        else {
+            "between_planes": result.correlation.between_planes,
+            "within_planes": result.correlation.within_planes,
+        },
+        "null_test": nulls,
+        "interpretation": _interpretation(result),
+        "refine": _refine(result, fit),
+        "registration": _registration(registration),
+        "quality": tables.count_quality(result.columns),
+        "unexpected": 0 if result.unexpected is None else len(result.unexpected),
+        "warnings": warnings + _warnings(result, fit, displacements, nulls),
+        "timings_s": {},
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+    }
+    return summary
+
+
+def _input(result: Result, source: Signal2D, kind: str, from_file: bool) -> dict[str, Any]:
+    paths = list(result.config.input.path) if from_file else []
+    digest = hashlib.sha256()
+    for path in paths:
+        file = Path(path.split("::")[0])
+        if file.is_file():
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    shape = [int(n) for n in source.data.shape]
+    return {
+        "path": paths,
+        "title": str(source.metadata.get_item("General.title", default="")),
+        "kind": kind,
+        "shape": shape,
+        "n_frames": shape[0] if kind == "stack" else 1,
+        "sha256": digest.hexdigest() if paths else None,
+    }
+
+
+def _lattice(result: Result) -> dict[str, float]:
+    size = np.array(result.pixel_size_A)
+    u, v = result.lattice.u_px * size, result.lattice.v_px * size
+    cosine = float(u @ v / (np.hypot(*u) * np.hypot(*v)))
+    return {
+        "u_A": float(np.hypot(*u)),
+        "v_A": float(np.hypot(*v)),
+        "angle_deg": float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
+        # image y points down; positive angles are counter-clockwise to the eye
+        "rotation_deg": float(np.degrees(np.arctan2(-u[1], u[0]))),
+        "margin": float(result.lattice.margin),
+        "contrast": "bright" if result.lattice.sign > 0 else "dark",
+    }
+
+
+def _interface(result: Result) -> dict[str, Any] | None:
+    face = result.interface
+    if face is None:
+        return None
+    return {
+        "side": face.side,
+        "position_px": [float(x) for x in face.position_px],
+        "normal": [float(x) for x in face.normal],
+        "position_err_A": face.position_err_A,
+        "roughness_planes": face.roughness_planes,
+        "n_planes": int(result.planes["N"].max()),
+    }
+
+
+def _decay(result: Result) -> dict[str, Any] | None:
+    fit = result.decay
+    if fit is None:
+        return None
+    names = ("delta0_A", "delta0_err_A", "delta0_ci_A", "xi_planes", "xi_ci_planes", "xi_nm")
+    names += ("xi_ci_nm", "c_A", "c_err_A", "model", "note")
+    return {name: _plain(getattr(fit, name)) for name in names}
+
+
+def _depths(result: Result) -> dict[str, Any] | None:
+    if result.depths is None:
+        return None
+    out = {}
+    for name in ("displacement", "vacancy", "difference"):
+        depth = getattr(result.depths, name)
+        out[name] = {k: _plain(getattr(depth, k)) for k in ("N", "ci", "method", "note")}
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, numpy scalars to Python's."""
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _interpretation(result: Result) -> dict[str, Any]:
+    species = result.config.crystal.displaced
+    site = result.projection.sites_of(species)[0]
+    mixed = [e for e in site.elements if e == "O" and e != species]
+    first = result.planes[result.planes["N"] == 1]
+    delta = float(first["delta_A"].iloc[0]) if len(first) else np.nan
+    error = float(first["delta_err_A"].iloc[0]) if len(first) else np.nan
+    return interpret_displacement(
+        delta,
+        error,
+        species=species,
+        mixed_with=mixed[0] if mixed else "",
+        thickness_nm=result.config.specimen.thickness_nm,
+    )
+
+
+def _refine(result: Result, fit: Fit) -> dict[str, Any]:
+    columns = result.columns
+    good = tables.usable(columns)
+    chi2 = columns[good].groupby("species", sort=False)["chi2"].median()
+    return {
+        "noise": fit.noise.kind,
+        "noise_level": fit.noise.level,
+        "noise_source": fit.noise.source,
+        "spectrum_slope": fit.noise.slope,
+        "chi2": {k: float(v) for k, v in chi2.items()},
+        "sigma_A": {k: v for k, v in fit.sigma_A.items() if k in set(columns["species"])},
+        "misfit": bool(fit.misfit > MISFIT),
+        "misfit_ratio": fit.misfit,
+        "iterations": fit.iterations,
+    }
+
+
+def _registration(registration: Registration | None) -> dict[str, Any] | None:
+    if registration is None:
+        return None
+    shifts = registration.shifts_px[registration.used]
+    return {
+        "origin_px": [int(x) for x in registration.origin_px],
+        "n_used": int(registration.n_used),
+        "max_shift_px": float(np.max(np.hypot(shifts[:, 0], shifts[:, 1]))),
+        "guard": {k: _plain(v) for k, v in registration.guard.items()},
+    }
+
+
+def _warnings(
+    result: Result, fit: Fit, displacements: Displacements, nulls: dict[str, Any]
+) -> list[dict[str, str]]:
+    found: list[tuple[str, str]] = []
+    if result.interface is not None and displacements.bulk != "planes":
+        text = {
+            "deepest": "the image does not reach the bulk plane that was asked for; the three "
+            "deepest planes serve as reference, and may still be displaced",
+            "none": "no bulk planes are visible: displacements are not corrected for specimen tilt",
+        }[displacements.bulk]
+        found.append(("bulk-shallow", text))
+    if fit.misfit > MISFIT:
+        found.append(
+            (
+                "misfit",
+                f"the residual in the columns' band is {fit.misfit:.1f} times the noise: columns "
+                "are not perfect Gaussians here, and errors from noise alone are too small; trust "
+                "the total errors of planes, which hold the scatter between columns",
+            )
+        )
+    expected = {"idpc": (-3.2, -1.0), "white": (-1.0, 1.0), "poisson": (-1.0, 1.0)}[fit.noise.kind]
+    if not expected[0] <= fit.noise.slope <= expected[1]:
+        found.append(
+            (
+                "noise-model",
+                f"the noise spectrum falls as f^{fit.noise.slope:.1f}, which does not fit the noise "
+                f"model {fit.noise.kind!r} in use; error bars may be off",
+            )
+        )
+    if nulls.get("passed") is False:
+        found.append(("bulk-not-null", "displacement or occupancy still varies in the bulk"))
+    counts = tables.count_quality(result.columns)
+    for spec in tables.QUALITY_BITS:
+        if spec.bit in (tables.Quality.WIDTH_AT_BOUND, tables.Quality.NOT_CONVERGED):
+            if counts[spec.short]:
+                found.append((spec.bit.name.lower().replace("_", "-"), f"{counts[spec.short]} columns: {spec.short}"))
+    return [{"code": code, "message": message} for code, message in found]

@@ -1,0 +1,97 @@
+"""Pixel size: from the file, from the user, or from the bulk lattice; and whether they agree."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stemdisp.crystal import Projection
+from stemdisp.errors import DataError
+from stemdisp.lattice import Lattice
+
+AGREE = 0.01  # file and lattice may differ by this share
+SQUARE = 0.01  # axes that differ by less count as equally scaled
+
+
+def pixel_size_from_lattice(lattice: Lattice, projection: Projection) -> tuple[float, float]:
+    """Pixel size that gives the lattice its known lengths and angle.
+
+    Solves ``sx^2 a_x b_x + sy^2 a_y b_y = a . b`` for the pairs (u, u), (v, v), (u, v) by least
+    squares. Axes are scaled alike unless the lattice says otherwise by more than 1 % and its
+    geometry lets one tell.
+
+    Parameters
+    ----------
+    lattice : Lattice
+    projection : Projection
+
+    Returns
+    -------
+    sx, sy : float
+        Angstrom per px along x and y.
+    """
+    u, v = lattice.u_px, lattice.v_px
+    known = projection.cell_matrix()
+    area = abs(np.linalg.det(known)) / abs(np.linalg.det(lattice.cell_px))
+    equal = float(np.sqrt(area))
+    design = np.array([u * u, v * v, u * v])
+    right = np.array([known[0] @ known[0], known[1] @ known[1], known[0] @ known[1]])
+    scale = np.array([1 / right[0], 1 / right[1], 1 / np.sqrt(right[0] * right[1])])
+    squares, _, rank, singular = np.linalg.lstsq(design * scale[:, None], right * scale, rcond=None)
+    if rank < 2 or singular[1] < 0.2 * singular[0] or np.any(squares <= 0):
+        return equal, equal
+    sx, sy = np.sqrt(squares)
+    if abs(sx / sy - 1) < SQUARE or abs(sx / sy - 1) > 0.12:
+        return equal, equal
+    return float(sx), float(sy)
+
+
+def choose_pixel_size(
+    wanted: float | str,
+    from_file: tuple[float, float] | None,
+    lattice: Lattice,
+    projection: Projection,
+) -> tuple[tuple[float, float], list[dict[str, str]]]:
+    """Settle the pixel size as the configuration asks.
+
+    Parameters
+    ----------
+    wanted : float or {"auto", "file", "lattice"}
+        The configuration's ``[input] pixel_size``.
+    from_file : (float, float) or None
+        What the file says, angstrom per px.
+    lattice, projection
+        The crystal as found.
+
+    Returns
+    -------
+    size : (float, float)
+    warnings : list of dict
+        ``code`` and ``message``.
+
+    Raises
+    ------
+    DataError
+        ``"file"`` was asked for and the file has none.
+    """
+    measured = pixel_size_from_lattice(lattice, projection)
+    if wanted == "lattice" or (wanted == "auto" and from_file is None):
+        return measured, []
+    if wanted == "file" and from_file is None:
+        raise DataError(
+            "the file states no pixel size. Set [input] pixel_size to a number of angstrom, or to "
+            '"lattice" to take it from the crystal'
+        )
+    stated = from_file if isinstance(wanted, str) else (float(wanted), float(wanted))
+    ratio = np.array(measured) / np.array(stated)
+    off = float(np.max(np.abs(ratio - 1)))
+    if off <= AGREE:
+        return (float(stated[0]), float(stated[1])), []
+    text = (
+        f"pixel size: stated {stated[0]:.5g} x {stated[1]:.5g} A, but the lattice of "
+        f"{projection.name} gives {measured[0]:.5g} x {measured[1]:.5g} A ({off:.1%} apart)"
+    )
+    if wanted == "auto":
+        return measured, [{"code": "pixel-size", "message": text + "; the lattice is used"}]
+    return (float(stated[0]), float(stated[1])), [
+        {"code": "pixel-size", "message": text + "; the stated size is used, as asked"}
+    ]

@@ -1,0 +1,124 @@
+"""Per-frame results, for damage by the beam to show itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stemdisp.config import Config
+from stemdisp.crystal import Projection
+from stemdisp.lattice import Lattice
+from stemdisp.occupancy import average_occupancy, measure_occupancy
+from stemdisp.refine import refine_columns
+from stemdisp.sublattice import average_planes, measure_displacements
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+    from stemdisp.register import Registration
+
+FIRST_PLANES = 3
+
+
+def measure_frames(
+    stack: Signal2D,
+    frames: pd.DataFrame,
+    registration: Registration,
+    columns: pd.DataFrame,
+    lattice: Lattice,
+    projection: Projection,
+    *,
+    pixel_size: tuple[float, float],
+    config: Config,
+) -> pd.DataFrame:
+    """Measure delta of plane 1 and the occupancy of planes 1 to 3 on every frame alone.
+
+    Parameters
+    ----------
+    stack : Signal2D
+        The frames.
+    frames : DataFrame
+        ``frame, used``; one row per frame.
+    registration : Registration
+        Where each frame lies.
+    columns : DataFrame
+        Columns of the mean image: the starting points.
+    lattice, projection
+        The crystal in the mean image.
+    pixel_size : (float, float)
+        Angstrom per px.
+    config : Config
+        The run.
+
+    Returns
+    -------
+    DataFrame
+        With ``delta1_A, delta1_err_A, occupancy1, occupancy1_err``; NaN for frames left out and
+        where there is no interface.
+    """
+    names = ("delta1_A", "delta1_err_A", "occupancy1", "occupancy1_err")
+    values = np.full((len(frames), 4), np.nan)
+    if not columns["N"].isna().all():
+        mask = columns.attrs["fit"].mask
+        for k in np.flatnonzero(frames["used"].to_numpy()):
+            frame = np.asarray(stack.inav[int(k)].data, dtype=np.float64) * lattice.sign
+            values[k] = _measure(
+                frame,
+                registration.shifts_px[k] + np.array(registration.origin_px),
+                mask,
+                columns,
+                lattice,
+                projection,
+                pixel_size,
+                config,
+            )
+    return frames.assign(**dict(zip(names, values.T, strict=True)))
+
+
+def _measure(
+    frame: np.ndarray,
+    offset: np.ndarray,
+    mask: np.ndarray,
+    columns: pd.DataFrame,
+    lattice: Lattice,
+    projection: Projection,
+    pixel_size: tuple[float, float],
+    config: Config,
+) -> tuple[float, float, float, float]:
+    """Fit one frame from the mean image's columns; `offset` is that image's origin in the frame."""
+    whole = np.rint(offset).astype(int)
+    y, x = whole[1], whole[0]
+    part = np.full(mask.shape, np.nan)
+    part_rows = slice(max(0, -y), min(mask.shape[0], frame.shape[0] - y))
+    part_cols = slice(max(0, -x), min(mask.shape[1], frame.shape[1] - x))
+    part[part_rows, part_cols] = frame[
+        part_rows.start + y : part_rows.stop + y, part_cols.start + x : part_cols.stop + x
+    ]
+    rest = offset - whole
+    seeds = columns[["species", "i", "j", "N", "layer", "quality"]].assign(
+        x_px=columns["x_px"].fillna(0) + rest[0], y_px=columns["y_px"].fillna(0) + rest[1]
+    )
+    seeds = seeds[columns["x_px"].notna()].assign(quality=0)
+    seeds.attrs = {}
+    fitted = refine_columns(
+        part, seeds, pixel_size=pixel_size, noise=config.refine.noise, mask=mask, max_iterations=12
+    )
+    fitted = measure_displacements(
+        fitted,
+        lattice,
+        projection,
+        displaced=config.crystal.displaced,
+        cage=config.crystal.cage,
+        bulk_from=config.analysis.bulk_from,
+    )
+    planes = average_planes(fitted, displaced=config.crystal.displaced).set_index("N")
+    out = [float(planes["delta_A"].get(1, np.nan)), float(planes["delta_err_A"].get(1, np.nan))]
+    anions = average_occupancy(measure_occupancy(fitted, bulk_from=config.analysis.bulk_from))
+    first = anions[(anions["N"] <= FIRST_PLANES) & anions["occupancy"].notna()]
+    if len(first) == 0:
+        return out[0], out[1], np.nan, np.nan
+    n = len(first)
+    error = float(np.sqrt(np.sum(first["occupancy_err"] ** 2)) / n)
+    return out[0], out[1], float(first["occupancy"].mean()), error

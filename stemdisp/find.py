@@ -1,0 +1,166 @@
+"""Image + Lattice -> column table: every expected site, seen or not; and what no site explains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from stemdisp.crystal import Projection
+from stemdisp.interface import Interface, expected_sites
+from stemdisp.lattice import Lattice
+from stemdisp.tables import Quality
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+# Columns just outside the image still send their tails in.
+MARGIN_A = 0.8
+# Band beyond the last plane in which the film is modelled, because it overlaps with columns.
+FILM_BAND_A = (0.7, 3.2)
+FILM_SPECIES = "film"
+UNEXPECTED_SIGMA = 8.0
+
+
+def find_columns(
+    image: Signal2D | np.ndarray,
+    lattice: Lattice,
+    projection: Projection,
+    *,
+    interface: Interface | None = None,
+) -> pd.DataFrame:
+    """List every column that the crystal should have in the image.
+
+    Parameters
+    ----------
+    image : Signal2D or ndarray, shape (ny, nx)
+        The image in which `lattice` was found.
+    lattice : Lattice
+        From `find_lattice` (and `find_interface`, which turns it).
+    projection : Projection
+        The crystal.
+    interface : Interface, optional
+        End of the crystal; without it the crystal fills the image.
+
+    Returns
+    -------
+    DataFrame
+        ``species, i, j, layer, N, x_px, y_px, quality``; positions are those of the lattice.
+    """
+    data = np.asarray(getattr(image, "data", image))
+    scale = pixels_per_angstrom(lattice, projection)
+    table = expected_sites(lattice, projection, data.shape, margin_px=MARGIN_A * scale)
+    if interface is None:
+        missing = pd.array([pd.NA] * len(table), dtype="Int64")
+        table = table.assign(layer=np.nan, N=missing)
+    else:
+        ij = table[["i", "j"]].to_numpy()
+        layer, plane = interface.layer(ij), interface.plane(ij)
+        table = table.assign(layer=layer, N=pd.array(plane, dtype="Int64"))
+        table = table[plane >= 1].reset_index(drop=True)
+    quality = np.zeros(len(table), dtype=np.int64)
+    if interface is not None:
+        quality[table["N"].to_numpy() == 1] |= int(Quality.NEAR_FILM)
+    return table.assign(quality=quality)
+
+
+def pixels_per_angstrom(lattice: Lattice, projection: Projection) -> float:
+    """Mean scale of the image from the area of the cell."""
+    cell = abs(np.linalg.det(projection.cell_matrix()))
+    return float(np.sqrt(abs(np.linalg.det(lattice.cell_px)) / cell))
+
+
+def crystal_mask(
+    data: np.ndarray, interface: Interface | None, scale: float
+) -> np.ndarray:
+    """Pixels that the fit uses: finite, and not deep in the film.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+    interface : Interface or None
+    scale : float
+        Pixels per angstrom.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    good = np.isfinite(data)
+    if interface is None:
+        return good
+    beyond = _distance(data.shape, interface) / scale
+    return good & (beyond < FILM_BAND_A[1])
+
+
+def _distance(shape: tuple[int, int], interface: Interface) -> np.ndarray:
+    """Distance of every pixel beyond plane N = 1, towards the film, in px."""
+    yy, xx = np.mgrid[0 : shape[0], 0 : shape[1]]
+    x0, y0 = interface.position_px - 0.5 * interface.spacing_px * interface.normal
+    return (xx - x0) * interface.normal[0] + (yy - y0) * interface.normal[1]
+
+
+def find_film(residual: np.ndarray, interface: Interface, scale: float) -> pd.DataFrame:
+    """Bright spots of the film next to the crystal, as nuisance columns for the joint fit.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (ny, nx)
+        Image minus the fitted crystal.
+    interface : Interface
+    scale : float
+        Pixels per angstrom.
+
+    Returns
+    -------
+    DataFrame
+        ``species`` (always "film"), ``x_px, y_px``.
+    """
+    smooth = ndimage.gaussian_filter(residual, 0.35 * scale)
+    smooth = smooth - ndimage.gaussian_filter(residual, 1.6 * scale)
+    band = _distance(residual.shape, interface) / scale
+    size = int(2 * round(0.6 * scale) + 1)
+    peak = (smooth == ndimage.maximum_filter(smooth, size=size)) & (smooth > 0)
+    peak &= (band > FILM_BAND_A[0]) & (band < FILM_BAND_A[1] - 0.2)
+    y, x = np.nonzero(peak)
+    return pd.DataFrame({"species": FILM_SPECIES, "x_px": x.astype(float), "y_px": y.astype(float)})
+
+
+def find_unexpected(
+    residual: np.ndarray, mask: np.ndarray, columns: pd.DataFrame, scale: float
+) -> pd.DataFrame:
+    """Peaks of the residual that no site explains.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (ny, nx)
+        Image minus model.
+    mask : ndarray of bool
+        Pixels that were fitted.
+    columns : DataFrame
+        Fitted columns (``x_px, y_px``); peaks closer than 0.8 A to one are shape misfit.
+    scale : float
+        Pixels per angstrom.
+
+    Returns
+    -------
+    DataFrame
+        ``x_px, y_px, height`` with height in robust standard deviations of the residual.
+    """
+    smooth = ndimage.gaussian_filter(np.where(mask, residual, 0.0), 0.35 * scale)
+    smooth -= ndimage.gaussian_filter(np.where(mask, residual, 0.0), 1.2 * scale)
+    spread = 1.4826 * np.median(np.abs(smooth[mask])) + 1e-300
+    inner = ndimage.binary_erosion(mask, iterations=max(1, int(1.5 * scale)))
+    peak = (smooth == ndimage.maximum_filter(smooth, size=int(2 * round(0.7 * scale) + 1))) & inner
+    y, x = np.nonzero(peak & (smooth > UNEXPECTED_SIGMA * spread))
+    found = pd.DataFrame({"x_px": x.astype(float), "y_px": y.astype(float)})
+    found["height"] = smooth[y, x] / spread
+    if len(found) == 0:
+        return found
+    from scipy.spatial import cKDTree
+
+    known = columns[["x_px", "y_px"]].dropna().to_numpy()
+    distance, _ = cKDTree(known).query(found[["x_px", "y_px"]].to_numpy())
+    return found[distance > 0.8 * scale].reset_index(drop=True)

@@ -1,0 +1,384 @@
+"""run(): the whole story. This is the only place that orders the stages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stemdisp import statistics, tables
+from stemdisp._summary import build_summary
+from stemdisp.calibrate import choose_pixel_size
+from stemdisp.config import Config, config_from_dict, load_config
+from stemdisp.crystal import Projection, project
+from stemdisp.depths import find_depths
+from stemdisp.dose import measure_frames
+from stemdisp.dpc import integrate_dpc
+from stemdisp.errors import DataError
+from stemdisp.find import (
+    FILM_SPECIES,
+    crystal_mask,
+    find_columns,
+    find_film,
+    find_unexpected,
+    pixels_per_angstrom,
+)
+from stemdisp.interface import Interface, find_interface
+from stemdisp.lattice import Lattice, find_lattice
+from stemdisp.load import classify, dose_of, load, signal_pixel_size_A
+from stemdisp.occupancy import average_occupancy, line_profile, measure_occupancy
+from stemdisp.refine import refine_columns
+from stemdisp.register import Registration, align_stack
+from stemdisp.result import Result
+from stemdisp.sublattice import average_planes, measure_displacements
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+STAGES = ("load", "register", "lattice", "refine", "displacement", "occupancy", "statistics", "dose")
+
+
+@dataclass
+class Clock:
+    """Seconds per stage, and a progress bar that shows itself on a terminal only."""
+
+    show: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, bar: Any) -> Iterator[None]:
+        """Time one stage."""
+        bar.set_description_str(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        bar.update()
+
+
+def run(
+    config: Config | str | os.PathLike[str] | dict | Signal2D,
+    *,
+    settings: Config | dict | None = None,
+    progress: bool = False,
+) -> Result:
+    """Analyse an image or a stack from beginning to end.
+
+    Parameters
+    ----------
+    config : Config, path of a TOML file, dict of its tables, or Signal2D
+        What to run; a signal from a HyperSpy session is analysed with `settings`.
+    settings : Config or dict, optional
+        Configuration for a signal; defaults if not given.
+    progress : bool
+        Show a progress bar (on a terminal only).
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ConfigError
+        The configuration is wrong.
+    DataError
+        The data cannot be read or do not support the analysis.
+    """
+    from threadpoolctl import threadpool_limits
+    from tqdm import tqdm
+
+    signal = config if hasattr(config, "axes_manager") else None
+    chosen = _as_config(settings if signal is not None else config)
+    clock = Clock(progress)
+    # One thread in linear algebra: sums then do not depend on the number of cores.
+    with (
+        threadpool_limits(1),
+        tqdm(total=len(STAGES), disable=None if progress else True, leave=False) as bar,
+    ):
+        return _run(chosen, signal, clock, bar)
+
+
+def _as_config(given: Any) -> Config:
+    if given is None:
+        return Config()
+    if isinstance(given, Config):
+        return given
+    return config_from_dict(given) if isinstance(given, dict) else load_config(Path(given))
+
+
+def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Result:
+    warnings: list[dict[str, str]] = []
+    with clock.stage("load", bar):
+        projection = _project(config)
+        source = signal if signal is not None else load(list(config.input.path))
+        kind = classify(source, config.input.kind)
+    with clock.stage("register", bar):
+        image, registration = _image(source, kind, bar, warnings)
+    with clock.stage("lattice", bar):
+        lattice, interface, size, aligned = _lattice(image, source, projection, config, warnings)
+    bright = np.asarray(aligned, dtype=np.float64) * lattice.sign
+    with clock.stage("refine", bar):
+        columns, film = _refine(bright, lattice, projection, interface, size, registration, config)
+    crystal = config.crystal
+    with clock.stage("displacement", bar):
+        columns = measure_displacements(
+            columns,
+            lattice,
+            projection,
+            displaced=crystal.displaced,
+            cage=crystal.cage,
+            bulk_from=config.analysis.bulk_from,
+        )
+        planes = average_planes(
+            columns,
+            displaced=crystal.displaced,
+            spacing_A=projection.layer_spacing_A(config.interface.plane) if interface else np.nan,
+        )
+    with clock.stage("occupancy", bar):
+        columns, planes, profile = _occupancy(
+            columns, planes, aligned, lattice, interface, size, projection, config
+        )
+    with clock.stage("statistics", bar):
+        numbers = _statistics(columns, planes, config) if interface is not None else {}
+    with clock.stage("dose", bar):
+        frames = _frames(source, kind, registration, columns, lattice, projection, size, config)
+    fit = columns.attrs["fit"]
+    unexpected = find_unexpected(
+        fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(size[0] * size[1])
+    )
+    result = Result(
+        config=config,
+        summary={},
+        columns=tables.ordered(columns, "columns"),
+        planes=tables.ordered(planes, "planes"),
+        line_profile=tables.ordered(profile, "line_profile"),
+        frames=frames,
+        image=np.asarray(aligned, dtype=np.float32),
+        residual=(fit.residual * lattice.sign).astype(np.float32),
+        pixel_size_A=size,
+        lattice=lattice,
+        interface=interface,
+        projection=projection,
+        profile_line_px=profile.attrs.get("line_px"),
+        unexpected=unexpected,
+        **{k: numbers.get(k) for k in ("decay", "depths", "correlation")},
+    )
+    summary = build_summary(
+        result,
+        fit=fit,
+        displacements=columns.attrs["displacements"],
+        registration=registration,
+        source=source,
+        kind=kind,
+        from_file=signal is None,
+        warnings=warnings,
+    )
+    result.summary.update(summary, timings_s=clock.seconds)
+    return result
+
+
+def _project(config: Config) -> Projection:
+    try:
+        return project(
+            config.crystal.structure, config.crystal.zone_axis, displaced=config.crystal.displaced
+        )
+    except ValueError as error:
+        from stemdisp.errors import ConfigError
+
+        raise ConfigError(f"[crystal] {error}") from error
+
+
+def _image(
+    source: Signal2D, kind: str, bar: Any, warnings: list[dict[str, str]]
+) -> tuple[Signal2D, Registration | None]:
+    """One image out of an image, a stack or segments."""
+    if kind == "image":
+        return source, None
+    if kind == "dpc-segments":
+        return integrate_dpc(source), None
+
+    def show(done: int, total: int) -> None:
+        bar.set_postfix_str(f"{done}/{total}")
+
+    registration = align_stack(source, progress=show)
+    bar.set_postfix_str("")
+    left_out = np.flatnonzero(~registration.used)
+    if left_out.size:
+        text = f"frames {', '.join(map(str, left_out))} fit the others badly and were left out"
+        warnings.append({"code": "frames-left-out", "message": text})
+    if registration.guard.get("ambiguous"):
+        warnings.append(
+            {
+                "code": "registration-ambiguous",
+                "message": "the frames could also be aligned a lattice vector off: nothing but "
+                "periodic crystal is visible. Displacements are not harmed, occupancies of single "
+                "columns may be",
+            }
+        )
+    return registration.signal, registration
+
+
+def _lattice(
+    image: Signal2D,
+    source: Signal2D,
+    projection: Projection,
+    config: Config,
+    warnings: list[dict[str, str]],
+) -> tuple[Lattice, Interface | None, tuple[float, float], np.ndarray]:
+    """Lattice, interface and pixel size."""
+    data = np.asarray(image.data, dtype=np.float64)
+    wanted = config.input.pixel_size
+    stated = signal_pixel_size_A(source)
+    hint = wanted if not isinstance(wanted, str) else None
+    if isinstance(wanted, str) and wanted != "lattice" and stated is not None:
+        hint = float(np.sqrt(stated[0] * stated[1]))
+    try:
+        lattice = find_lattice(data, projection, pixel_size=hint)
+    except DataError:
+        # "auto" lets the lattice win over a wrong calibration; a stated size is a promise
+        if hint is None or wanted != "auto":
+            raise
+        lattice = find_lattice(data, projection)
+    face = config.interface
+    lattice, interface = find_interface(
+        data,
+        lattice,
+        projection,
+        plane=face.plane,
+        cage_species=config.crystal.cage.split("/")[0],
+        film=face.film,
+        present=face.present,
+    )
+    size, notes = choose_pixel_size(wanted, stated, lattice, projection)
+    warnings += notes
+    return lattice, interface, size, data
+
+
+def _refine(
+    bright: np.ndarray,
+    lattice: Lattice,
+    projection: Projection,
+    interface: Interface | None,
+    size: tuple[float, float],
+    registration: Registration | None,
+    config: Config,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fit the crystal; with a film beside it, fit again together with the film's bright spots."""
+    scale = pixels_per_angstrom(lattice, projection)
+    seeds = find_columns(bright, lattice, projection, interface=interface)
+    options: dict[str, Any] = {
+        "pixel_size": size,
+        "noise": config.refine.noise,
+        "mask": crystal_mask(bright, interface, scale),
+        "noise_psd": None if registration is None else registration.noise_psd,
+    }
+    columns = refine_columns(bright, seeds, **options)
+    if interface is None:
+        return columns, seeds[:0]
+    film = find_film(columns.attrs["fit"].residual, interface, scale)
+    if len(film) == 0:
+        return columns, film
+    both = refine_columns(bright, pd.concat([seeds, film], ignore_index=True), **options)
+    crystal = both[both["species"] != FILM_SPECIES].assign(
+        N=lambda t: t["N"].astype("Int64")
+    )
+    crystal.attrs["fit"] = both.attrs["fit"]
+    return crystal, both[both["species"] == FILM_SPECIES]
+
+
+def _occupancy(
+    columns: pd.DataFrame,
+    planes: pd.DataFrame,
+    image: np.ndarray,
+    lattice: Lattice,
+    interface: Interface | None,
+    size: tuple[float, float],
+    projection: Projection,
+    config: Config,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Occupancy of every anion column and plane, and the line profile."""
+    anion = pure_anion(projection)
+    empty = pd.DataFrame({"s_A": [], "intensity": [], "N": pd.array([], dtype="Int64")})
+    if anion is None:
+        return columns, planes, empty
+    columns = measure_occupancy(columns, anion=anion, bulk_from=config.analysis.bulk_from)
+    if interface is None:
+        return columns, planes, empty
+    planes = planes.merge(average_occupancy(columns, anion=anion), on="N", how="outer")
+    profile = line_profile(image, lattice, columns, interface, pixel_size=size, anion=anion)
+    return columns, planes.sort_values("N", ignore_index=True), profile
+
+
+def pure_anion(projection: Projection) -> str | None:
+    """Species of the pure anion columns, None if the view has none.
+
+    Parameters
+    ----------
+    projection : Projection
+
+    Returns
+    -------
+    str or None
+    """
+    anions = [s.species for s in projection.sites if set(s.elements) <= {"O", "F", "N", "S"}]
+    return anions[0] if anions else None
+
+
+def _statistics(columns: pd.DataFrame, planes: pd.DataFrame, config: Config) -> dict[str, Any]:
+    """Decay, depths and correlation of a crystal with an interface."""
+    analysis, displaced = config.analysis, config.crystal.displaced
+    common = {
+        "bulk_from": analysis.bulk_from,
+        "confidence": analysis.confidence,
+        "seed": analysis.seed,
+        "displaced": displaced,
+    }
+    return {
+        "decay": statistics.fit_decay(planes, confidence=analysis.confidence),
+        "depths": find_depths(columns, planes, **common),
+        "correlation": statistics.correlate(columns, planes, **common),
+    }
+
+
+def _frames(
+    source: Signal2D,
+    kind: str,
+    registration: Registration | None,
+    columns: pd.DataFrame,
+    lattice: Lattice,
+    projection: Projection,
+    size: tuple[float, float],
+    config: Config,
+) -> pd.DataFrame | None:
+    """Per-frame table of a stack."""
+    if kind != "stack" or registration is None:
+        return None
+    n = len(registration.used)
+    dose = dose_of(source, n)
+    frames = pd.DataFrame(
+        {
+            "frame": np.arange(n),
+            "shift_x_A": registration.shifts_px[:, 0] * size[0],
+            "shift_y_A": registration.shifts_px[:, 1] * size[1],
+            "dose_e_per_A2": np.full(n, np.nan) if dose is None else dose,
+            "used": registration.used,
+            "correlation": registration.correlation,
+        }
+    )
+    frames = measure_frames(
+        source,
+        frames,
+        registration,
+        columns,
+        lattice,
+        projection,
+        pixel_size=size,
+        config=config,
+    )
+    return tables.ordered(frames, "frames")

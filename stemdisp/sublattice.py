@@ -1,0 +1,417 @@
+"""Table -> displacement of each column from its cage, bulk reference, plane averages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from stemdisp._values import average
+from stemdisp.crystal import Projection
+from stemdisp.lattice import Lattice
+from stemdisp.refine import Fit
+from stemdisp.tables import Quality, check_columns, usable
+
+# Neighbours belong to one shell of the cage when their distances agree within this share.
+SHELL = 1.06
+MIN_BULK_COLUMNS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Displacements:
+    """How the displacements were made, beyond the table.
+
+    Attributes
+    ----------
+    along_u, along_v : csr_array, shape (n, 3 n)
+        Linear combinations of the fit's parameters (rows of zeros where undefined) that give
+        delta and delta_perp before the bulk offset.
+    covariance : csr_array, shape (3 n, 3 n)
+        Covariance of those parameters.
+    offset : dict
+        ``delta, delta_err, delta_perp, delta_perp_err, n_columns``: what the bulk shows, in
+        angstrom; zeros (NaN errors) if there is no bulk to refer to.
+    bulk : str
+        "planes" when planes at or beyond `bulk_from` were used, "deepest" when the three deepest
+        had to serve, "none" without reference.
+    """
+
+    along_u: sparse.csr_array
+    along_v: sparse.csr_array
+    covariance: sparse.csr_array
+    offset: dict[str, float]
+    bulk: str
+
+    def __deepcopy__(self, memo: dict) -> Displacements:
+        """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
+        return self
+
+
+def measure_displacements(
+    columns: pd.DataFrame,
+    lattice: Lattice,
+    projection: Projection,
+    *,
+    displaced: str = "K",
+    cage: str = "Ta/O",
+    bulk_from: int = 10,
+) -> pd.DataFrame:
+    """Measure how far columns sit from the centre of their cage.
+
+    The centre is the mean of the midpoints of complete inversion pairs (a neighbour and its
+    opposite), each weighted by its inverse variance; a lone neighbour would pull it aside. What
+    the bulk shows, zero by symmetry, is the offset made by specimen tilt, aberrations and
+    detector; it is measured for every shell of the cage by itself, because tilt moves Ta and O
+    columns differently, and subtracted.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        After `refine_columns`: ``species, i, j, N, x_A, y_A, x_err_A, y_err_A, quality``; its
+        ``attrs["fit"]``, if still there, lets the covariance of neighbours reach the errors.
+    lattice : Lattice
+        Gives the local directions of u and v.
+    projection : Projection
+        The crystal.
+    displaced : str
+        Species whose displacement is measured.
+    cage : str
+        Species of the cage, joined by "/".
+    bulk_from : int
+        First plane taken as bulk.
+
+    Returns
+    -------
+    DataFrame
+        With ``delta_A`` along local u, ``delta_perp_A`` along local v, their errors, and
+        ``n_pairs``; NaN for other species. ``attrs["displacements"]`` holds `Displacements`.
+
+    Raises
+    ------
+    ValueError
+        Missing columns, unknown species, a cage without inversion pairs.
+    """
+    check_columns(columns, ("species", "i", "j", "x_A", "y_A", "x_err_A", "y_err_A", "quality"))
+    shells = cage_shells(projection, displaced, tuple(cage.split("/")))
+    rows = np.flatnonzero((columns["species"] == displaced).to_numpy() & usable(columns))
+    partners = _find_partners(columns, rows, shells, displaced)
+    covariance = _covariance(columns)
+    unit_u, unit_v = _directions(columns, lattice)
+    mid, weight = _midpoints(columns, partners, covariance)
+    here = columns[["x_A", "y_A"]].to_numpy()[rows]
+    off = here[:, None, :] - mid  # (rows, pairs, 2)
+    reference, bulk = _bulk_rows(columns, rows, bulk_from)
+    shell_of_pair = np.concatenate([np.full(len(p), k) for k, p in enumerate(shells)])
+    offsets = _shell_offsets(off, weight, reference, shell_of_pair, unit_u[rows], unit_v[rows])
+    share = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+    functional = _functionals(len(columns), rows, partners, share)
+    result = columns.copy()
+    values = []
+    for name, unit in (("delta", unit_u), ("delta_perp", unit_v)):
+        along = np.einsum("rpk,rk->rp", np.nan_to_num(off), unit[rows])
+        values.append(np.sum(share * (along - offsets[name][shell_of_pair]), axis=1))
+    has = weight.sum(axis=1) > 0
+    combos = [_project(functional, unit) for unit in (unit_u, unit_v)]
+    per_pair = {name: value[shell_of_pair] for name, value in offsets.items()}
+    offset = _offset_summary(per_pair, share, reference & has, combos, covariance, rows, values)
+    for (name, value), combo in zip(
+        (("delta", values[0]), ("delta_perp", values[1])), combos, strict=True
+    ):
+        variance = np.asarray((combo @ covariance).multiply(combo).sum(axis=1)).ravel()[rows]
+        error = np.sqrt(np.maximum(variance, 0) + np.nan_to_num(offset[f"{name}_err"]) ** 2)
+        full, full_error = np.full(len(columns), np.nan), np.full(len(columns), np.nan)
+        full[rows[has]], full_error[rows[has]] = value[has], error[has]
+        result[f"{name}_A"], result[f"{name}_err_A"] = full, full_error
+    pairs = np.full(len(columns), np.nan)
+    pairs[rows] = np.count_nonzero(weight > 0, axis=1)
+    result["n_pairs"] = pd.array(pairs, dtype="Int64")
+    lacking = (columns["species"] == displaced).to_numpy() & ~np.isfinite(result["delta_A"])
+    quality = columns["quality"].to_numpy(dtype=np.int64).copy()
+    quality[lacking & usable(columns)] |= int(Quality.NO_CAGE)
+    result["quality"] = quality
+    result.attrs["displacements"] = Displacements(combos[0], combos[1], covariance, offset, bulk)
+    return result
+
+
+def cage_shells(
+    projection: Projection, displaced: str, cage: tuple[str, ...]
+) -> list[list[np.ndarray]]:
+    """Inversion pairs of the cage around a displaced site.
+
+    Parameters
+    ----------
+    projection : Projection
+    displaced : str
+    cage : tuple of str
+        One shell is made for each species: its nearest sites that have an opposite.
+
+    Returns
+    -------
+    list of list of ndarray, shape (2,)
+        For each shell, one member of every pair as an offset (di, dj); the other is its negative.
+    """
+    unknown = [s for s in (displaced, *cage) if s not in projection.species]
+    if unknown:
+        raise ValueError(
+            f"species {', '.join(unknown)} not in {projection.name} along "
+            f"{list(projection.zone_axis)}; it has {', '.join(projection.species)}"
+        )
+    centre = projection.sites_of(displaced)[0]
+    cell = projection.cell_matrix()
+    shells = []
+    for species in cage:
+        offsets = np.array(
+            [
+                (s.u - centre.u + m, s.v - centre.v + n)
+                for s in projection.sites_of(species)
+                for m in range(-2, 3)
+                for n in range(-2, 3)
+            ]
+        )
+        length = np.hypot(*(offsets @ cell).T)
+        offsets, length = offsets[length > 0.3], length[length > 0.3]
+        paired = np.array([np.any(np.all(np.abs(offsets + o) < 1e-3, axis=1)) for o in offsets])
+        offsets, length = offsets[paired], length[paired]
+        if len(offsets) == 0:
+            raise ValueError(
+                f"cage species {species!r} has no inversion pairs about {displaced} in "
+                f"{projection.name} along {list(projection.zone_axis)}; choose another [crystal] cage"
+            )
+        near = offsets[length < SHELL * length.min()]
+        shells.append([o for o in near if (o[0], o[1]) > (1e-6, 0) or (abs(o[0]) < 1e-6 and o[1] > 0)])
+    return shells
+
+
+def _find_partners(
+    columns: pd.DataFrame, rows: np.ndarray, shells: list[list[np.ndarray]], displaced: str
+) -> np.ndarray:
+    """Row numbers (n_rows, n_pairs, 2) of both members of every pair; -1 if one is unusable."""
+    seen = usable(columns) & (columns["quality"].to_numpy() & int(Quality.NOT_DETECTED) == 0)
+    seen &= np.isfinite(columns["x_A"].to_numpy())
+    pool = np.flatnonzero(seen)
+    ij = columns[["i", "j"]].to_numpy(dtype=float)
+    offsets = [o for shell in shells for o in shell]
+    out = np.full((len(rows), len(offsets), 2), -1)
+    if len(pool) == 0 or len(rows) == 0:
+        return out
+    tree = cKDTree(ij[pool])
+    for p, offset in enumerate(offsets):
+        for k, sign in enumerate((1, -1)):
+            distance, index = tree.query(ij[rows] + sign * offset, distance_upper_bound=0.02)
+            found = np.isfinite(distance)
+            out[found, p, k] = pool[index[found]]
+    out[(out < 0).any(axis=2)] = -1
+    return out
+
+
+def _covariance(columns: pd.DataFrame) -> sparse.csr_array:
+    """The joint fit's covariance, or independent errors where the table has lost it."""
+    fit = columns.attrs.get("fit")
+    n = len(columns)
+    if isinstance(fit, Fit) and fit.covariance.shape[0] >= 3 * n:
+        return fit.covariance[: 3 * n, : 3 * n].tocsr()
+    error = np.zeros((n, 3))
+    error[:, 1] = np.nan_to_num(columns["x_err_A"].to_numpy())
+    error[:, 2] = np.nan_to_num(columns["y_err_A"].to_numpy())
+    return sparse.diags_array(error.ravel() ** 2).tocsr()
+
+
+def _directions(columns: pd.DataFrame, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of local u and v at every column, in calibrated axes; (n, 2) each."""
+    xy_px = lattice.position(columns[["i", "j"]].to_numpy(dtype=float))
+    cell = lattice.local_cell(xy_px)
+    with np.errstate(invalid="ignore"):
+        scale = np.array(
+            [
+                np.nanmedian(columns["x_A"] / columns["x_px"]),
+                np.nanmedian(columns["y_A"] / columns["y_px"]),
+            ]
+        )
+    cell = cell * scale
+    unit = cell / np.linalg.norm(cell, axis=2, keepdims=True)
+    return unit[:, 0], unit[:, 1]
+
+
+def _midpoints(
+    columns: pd.DataFrame, partners: np.ndarray, covariance: sparse.csr_array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Midpoint (rows, pairs, 2) and weight (rows, pairs) of every pair; weight 0 if incomplete."""
+    xy = columns[["x_A", "y_A"]].to_numpy()
+    variance = covariance.diagonal().reshape(-1, 3)[:, 1:].sum(axis=1)
+    whole = partners[..., 0] >= 0
+    first, second = np.maximum(partners[..., 0], 0), np.maximum(partners[..., 1], 0)
+    mid = np.where(whole[..., None], 0.5 * (xy[first] + xy[second]), 0.0)
+    spread = 0.25 * (variance[first] + variance[second])
+    positive = spread[whole & (spread > 0)]
+    typical = np.median(positive) if positive.size else 1.0
+    # Columns have static disorder too, so no pair may outweigh another by orders of magnitude.
+    weight = np.where(whole, 1.0 / np.maximum(spread, 0.1 * typical), 0.0)
+    return mid, weight
+
+
+def _bulk_rows(
+    columns: pd.DataFrame, rows: np.ndarray, bulk_from: int
+) -> tuple[np.ndarray, str]:
+    """Which displaced columns serve as the reference, and how they were chosen."""
+    if "N" not in columns or columns["N"].isna().all():
+        return np.zeros(len(rows), dtype=bool), "none"
+    plane = columns["N"].to_numpy(dtype=float, na_value=np.nan)[rows]
+    bulk = plane >= bulk_from
+    if np.count_nonzero(bulk) >= MIN_BULK_COLUMNS:
+        return bulk, "planes"
+    if len(rows) == 0 or np.nanmax(plane) < 6:
+        return np.zeros(len(rows), dtype=bool), "none"
+    return plane >= np.nanmax(plane) - 2, "deepest"
+
+
+def _shell_offsets(
+    off: np.ndarray,
+    weight: np.ndarray,
+    reference: np.ndarray,
+    shell_of_pair: np.ndarray,
+    unit_u: np.ndarray,
+    unit_v: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Mean displacement of the reference columns from each shell, along u and v."""
+    out = {}
+    for name, unit in (("delta", unit_u), ("delta_perp", unit_v)):
+        along = np.einsum("rpk,rk->rp", np.nan_to_num(off), unit)
+        values = np.zeros(shell_of_pair.max() + 1)
+        for shell in range(len(values)):
+            use = (weight * (shell_of_pair == shell))[reference]
+            if use.sum() > 0:
+                values[shell] = np.sum(use * along[reference]) / use.sum()
+        out[name] = values
+    return out
+
+
+def _functionals(
+    n: int, rows: np.ndarray, partners: np.ndarray, share: np.ndarray
+) -> sparse.csr_array:
+    """Weights (n, n): +1 for the displaced column, minus half a share for each cage member."""
+    r, p, k = np.nonzero(partners >= 0)
+    has = share.sum(axis=1) > 0
+    rows_all = np.concatenate([rows[r], rows[has]])
+    cols_all = np.concatenate([partners[r, p, k], rows[has]])
+    data = np.concatenate([-0.5 * share[r, p], np.ones(np.count_nonzero(has))])
+    return sparse.csr_array((data, (rows_all, cols_all)), shape=(n, n))
+
+
+def _project(functional: sparse.csr_array, unit: np.ndarray) -> sparse.csr_array:
+    """Turn column weights into weights of (intensity, x, y) along each row's own direction."""
+    coo = functional.tocoo()
+    n = functional.shape[0]
+    rows = np.concatenate([coo.row, coo.row])
+    cols = np.concatenate([3 * coo.col + 1, 3 * coo.col + 2])
+    data = np.concatenate([coo.data * unit[coo.row, 0], coo.data * unit[coo.row, 1]])
+    return sparse.csr_array((data, (rows, cols)), shape=(n, 3 * n))
+
+
+def _offset_summary(
+    offsets: dict[str, np.ndarray],
+    share: np.ndarray,
+    reference: np.ndarray,
+    combos: list[sparse.csr_array],
+    covariance: sparse.csr_array,
+    rows: np.ndarray,
+    values: list[np.ndarray],
+) -> dict[str, float]:
+    """The offset that was subtracted, as seen on the whole cage, with its error."""
+    n_used = int(np.count_nonzero(reference))
+    out: dict[str, float] = {"n_columns": n_used}
+    for name, combo, value in zip(("delta", "delta_perp"), combos, values, strict=True):
+        if n_used == 0:
+            out[name], out[f"{name}_err"] = 0.0, np.nan
+            continue
+        applied = share[reference] @ offsets[name]
+        mean = sparse.csr_array(
+            (np.full(n_used, 1 / n_used), (np.zeros(n_used, dtype=int), rows[reference])),
+            shape=(1, combo.shape[0]),
+        )
+        weights = mean @ combo
+        noise = float(((weights @ covariance) @ weights.T).toarray()[0, 0])
+        scatter = float(np.var(value[reference], ddof=1)) / n_used if n_used > 1 else 0.0
+        out[name] = float(np.mean(applied))
+        out[f"{name}_err"] = float(np.sqrt(max(noise, scatter)))
+    return out
+
+
+def average_planes(
+    columns: pd.DataFrame, *, displaced: str = "K", spacing_A: float = np.nan
+) -> pd.DataFrame:
+    """Average displacements over each plane.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        After `measure_displacements`.
+    displaced : str
+        Species whose displacements are averaged.
+    spacing_A : float
+        Distance of planes along the interface normal, for the depth.
+
+    Returns
+    -------
+    DataFrame
+        One row per plane, ``N, depth_nm, n_columns, delta_A, delta_err_A, delta_noise_A,
+        delta_perp_A, delta_perp_err_A``. ``err`` is total: scatter between columns and between
+        [001] rows (which share scan noise) included, and the bulk offset's error; ``noise`` is
+        the joint fit's covariance alone.
+    """
+    check_columns(columns, ("species", "N", "i", "delta_A", "delta_err_A", "delta_perp_A"))
+    extra = columns.attrs.get("displacements")
+    known = isinstance(extra, Displacements) and extra.along_u.shape[0] == len(columns)
+    planes = columns["N"].to_numpy(dtype=float, na_value=np.nan)
+    good = usable(columns) & (columns["species"] == displaced).to_numpy()
+    good &= np.isfinite(columns["delta_A"].to_numpy())
+    rows = []
+    for number in np.unique(planes[np.isfinite(planes)]).astype(int):
+        index = np.flatnonzero(good & (planes == number))
+        row: dict[str, float] = {
+            "N": number,
+            "depth_nm": (number - 1) * spacing_A / 10,
+            "n_columns": len(index),
+        }
+        for name in ("delta", "delta_perp"):
+            value = columns[f"{name}_A"].to_numpy()[index]
+            error = columns[f"{name}_err_A"].to_numpy()[index]
+            offset_error = np.nan_to_num(extra.offset[f"{name}_err"]) if known else 0.0
+            own = np.sqrt(np.maximum(error**2 - offset_error**2, 1e-12))
+            row |= _plane_average(name, value, own, offset_error, index, columns, extra, known)
+        rows.append(row)
+    out = pd.DataFrame(rows)
+    for name in ("N", "n_columns"):
+        out[name] = out[name].astype("Int64")
+    return out
+
+
+def _plane_average(
+    name: str,
+    value: np.ndarray,
+    error: np.ndarray,
+    offset_error: float,
+    index: np.ndarray,
+    columns: pd.DataFrame,
+    extra: Displacements | None,
+    known: bool,
+) -> dict[str, float]:
+    """Mean and both errors of one component in one plane."""
+    if len(index) == 0:
+        return {f"{name}_A": np.nan, f"{name}_err_A": np.nan, f"{name}_noise_A": np.nan}
+    clusters = np.floor(columns["i"].to_numpy(dtype=float)[index] + 1e-6)
+    mean, noise, total = average(value, error, clusters=clusters)
+    if known and extra is not None:
+        weight = 1 / error**2
+        combo = extra.along_u if name == "delta" else extra.along_v
+        mix = sparse.csr_array(
+            (weight / weight.sum(), (np.zeros(len(index), dtype=int), index)),
+            shape=(1, combo.shape[0]),
+        )
+        joint = mix @ combo
+        variance = float(((joint @ extra.covariance) @ joint.T).toarray()[0, 0])
+        noise = np.sqrt(max(variance, 0.0) + offset_error**2)
+    total = max(np.hypot(total, offset_error), noise)
+    return {f"{name}_A": mean, f"{name}_err_A": total, f"{name}_noise_A": noise}
