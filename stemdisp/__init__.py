@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 # Public name -> the module that holds it.
 _HOMES = {
     "align_stack": "register",
-    "average_planes": "sublattice",
+    "average_planes": "planes",
     "correlate": "statistics",
     "find_columns": "find",
     "find_depths": "depths",

@@ -106,13 +106,16 @@ def _margin(best: Placement, other: Placement) -> float:
     Thick specimens are such a case: pure oxygen is no peak any more and the heavy column is not
     the bright one, so intensities would mislead.
     """
-    if best.explained - other.explained < GEOMETRY_LEAD and best.explained - best.score > ODD_CONTRAST:
+    if (
+        best.explained - other.explained < GEOMETRY_LEAD
+        and best.explained - best.score > ODD_CONTRAST
+    ):
         return 0.0
     return best.score - other.score
 
 
 def row_operations(projection: Projection) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The projection's symmetry for indices as rows: ``p @ operation + shift``."""
+    """Give the projection's symmetry for indices as rows: ``p @ operation + shift``."""
     return [(matrix.T, shift) for matrix, shift in projection.symmetry_operations()]
 
 
@@ -241,9 +244,7 @@ def _contrast_penalty(
     return np.min(penalties, axis=0)
 
 
-def _equivalent(
-    a: Placement, b: Placement, group: list[tuple[np.ndarray, np.ndarray]]
-) -> bool:
+def _equivalent(a: Placement, b: Placement, group: list[tuple[np.ndarray, np.ndarray]]) -> bool:
     """Whether two placements put the same species on the same spots."""
     if a.sign != b.sign:
         return False

@@ -25,12 +25,14 @@ def not_outlying(values: np.ndarray) -> np.ndarray:
     return ~((values < median - 5 * scatter) & (values < 0.5 * median))
 
 
-def common_area(shifts: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def common_area(
+    shifts: np.ndarray, shape: tuple[int, int], least: float = _MIN_COMMON
+) -> tuple[np.ndarray, np.ndarray]:
     """First pixel (x, y) of the area that all frames cover, and its size, in the first frame."""
     first = np.ceil(np.max(-shifts, axis=0) - 1e-6).astype(int)
     last = np.floor(np.min(np.array(shape[::-1]) - 1 - shifts, axis=0) + 1e-6).astype(int)
     size = last - first + 1
-    if (size < _MIN_COMMON * np.array(shape[::-1])).any():
+    if (size < least * np.array(shape[::-1])).any():
         raise DataError(
             f"the frames share only {max(size[0], 0)} x {max(size[1], 0)} of "
             f"{shape[1]} x {shape[0]} pixels after alignment; "
@@ -62,9 +64,9 @@ def refine_shifts(
     shifts, used = shifts.copy(), used.copy()
     correlation = np.full(len(filtered), np.nan)
     index = np.flatnonzero(used)
-    first, size = common_area(shifts[index] - shifts[index[0]], filtered.shape[1:])
+    first, size = common_area(shifts[index] - shifts[index[0]], filtered.shape[1:], 0.05)
     start = first + shifts - shifts[index[0]]
-    window = np.outer(tukey(size[1], 0.25), tukey(size[0], 0.25)).astype(np.float32)
+    window = np.outer(tukey(size[1], 0.1), tukey(size[0], 0.1)).astype(np.float32)
     spectra = {}
     for i in index:
         spectra[i] = fft.rfft2(cut_out(filtered[i], start[i], size) * window)

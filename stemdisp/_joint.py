@@ -116,6 +116,7 @@ class Problem:
 
     ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
     ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
+    ``nuisance`` is the kind whose columns need not converge (-1: none).
     ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
     at their start, because what is visible of them cannot say more.
     """
@@ -129,6 +130,7 @@ class Problem:
     prior: np.ndarray
     pixel_weight: np.ndarray | None = None
     level: float = 1e-4
+    nuisance: int = -1
     free_widths: bool = True
     order: int = 0
 
@@ -173,17 +175,15 @@ def iterate(
     )
     for _ in range(max_iterations):
         state, moved = _step(problem, state, neighbours, max_step)
-        if np.max(moved, where=_matters(state), initial=0.0) < tolerance_px:
+        if np.max(moved, where=_matters(problem, state), initial=0.0) < tolerance_px:
             break
     return replace(state, converged=moved < 10 * tolerance_px)
 
 
-def _matters(state: State) -> np.ndarray:
+def _matters(problem: Problem, state: State) -> np.ndarray:
     """Columns whose position decides convergence: not those of next to no intensity."""
-    typical = np.array(
-        [np.median(state.volume[state.kind == k]) for k in range(len(state.widths))]
-    )
-    return state.volume > 0.1 * typical[state.kind]
+    typical = np.array([np.median(state.volume[state.kind == k]) for k in range(len(state.widths))])
+    return (state.volume > 0.1 * typical[state.kind]) & (state.kind != problem.nuisance)
 
 
 def _step(

@@ -147,7 +147,9 @@ def pair_information(indptr, indices, x, y, volume, sigma, weight, order):
 
 
 @numba.njit(cache=True)
-def window_covariance(indptr, indices, x, y, volume, sigma, weight, prior, order):
+def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants them
+    indptr, indices, x, y, volume, sigma, weight, prior, order
+):
     """Covariance blocks (n_pairs, 3, 3) of V, x, y between each column and its neighbours.
 
     The information matrix of the column's neighbourhood is inverted; columns beyond it are taken

@@ -18,7 +18,7 @@ _MAX_PEAKS = 512
 _HYPOTHESES = 64
 _TOLERANCE_PX = 1.5
 _SWEEPS = 10
-_MIN_MARGIN = 1.0
+_MIN_MARGIN = 2.0
 _PRIOR = 6.0
 _MIN_CELL_PX = 4.0
 _MIN_REPEAT = 0.25  # correlation of a frame with itself, one lattice vector away
@@ -42,7 +42,7 @@ class Candidates:
     miss : float
         Score of a shift inside the limit that is no candidate.
     spread : float
-        Scatter of the scores of wrong lattice vectors.
+        Scatter of the scores of wrong shifts.
     limit : float
         Largest shift looked for along an axis.
     """
@@ -54,23 +54,17 @@ class Candidates:
     spread: float
     limit: tuple[float, float]
 
-    def look_up(self, shift: np.ndarray) -> np.ndarray:
-        """Scores of shifts of shape (p, 2); zero, which says nothing, beyond the limit."""
-        beyond = (abs(shift) > self.limit).any(axis=1)
-        if not len(self.shift):
-            return np.where(beyond, 0.0, self.miss)
-        nearest, distance = self.nearest(shift)
-        score = np.where(distance <= _TOLERANCE_PX, self.score[nearest], self.miss)
-        return np.where(beyond, 0.0, score)
-
     @cached_property
-    def _tree(self) -> cKDTree:
+    def tree(self) -> cKDTree:
+        """The shifts, searchable."""
         return cKDTree(self.shift)
 
-    def nearest(self, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Index of and distance to the candidate nearest to each shift."""
-        distance, nearest = self._tree.query(shift)
-        return nearest, distance
+    def look_up(self, shift: np.ndarray) -> np.ndarray:
+        """Scores of shifts of shape (p, 2); zero, which says nothing, beyond the limit."""
+        distance, nearest = self.tree.query(shift)
+        score = np.append(self.score, self.miss)
+        score = score[np.where(distance <= _TOLERANCE_PX, nearest, -1)]
+        return np.where((abs(shift) > self.limit).any(axis=1), 0.0, score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,8 +222,8 @@ def _candidates(
     weight = np.sqrt(overlap[y + my, x + mx])
     lack = np.minimum(value - 0.95 * level, 0.0)
     score = (evidence[y + my, x + mx] + lack) * weight
-    alike = score[lack == 0]
-    spread = _MAD * np.median(abs(alike - np.median(alike)))
+    chance = (evidence * np.sqrt(overlap))[::3, ::3]
+    spread = _MAD * np.median(abs(chance - np.median(chance)))
     order = np.argsort(score)[::-1]
     return Candidates(shift[order], score[order], value[order], -level, float(spread), reach)
 
@@ -360,14 +354,14 @@ def _solve(pairs: Pairs, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         step = positions[b] - positions[a]
         if not len(c.shift) or (abs(step) > c.limit).any():
             continue
-        nearest, distance = c.nearest(step[None])
+        distance, nearest = c.tree.query(step)
         repaired += int(np.hypot(*(c.shift[c.value.argmax()] - step)) > _TOLERANCE_PX)
-        if distance[0] <= _TOLERANCE_PX:
+        if distance <= _TOLERANCE_PX:
             row = np.zeros(n)
             row[b], row[a] = 1.0, -1.0
             rows.append(row)
-            steps.append(c.shift[nearest[0]])
-            matched[[a, b], 0] += c.value[nearest[0]]
+            steps.append(c.shift[nearest])
+            matched[[a, b], 0] += c.value[nearest]
     # The weak rows hold frames that no pair holds.
     design = np.vstack([*rows, 1e-3 * np.eye(n)])
     solved = np.linalg.lstsq(design, np.vstack([*steps, 1e-3 * positions]), rcond=None)[0]

@@ -190,9 +190,7 @@ def _score_many(
     return scores
 
 
-def _look_up(
-    peaks: Peaks, values: np.ndarray, freq: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _look_up(peaks: Peaks, values: np.ndarray, freq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values of the half-plane spectrum at frequencies (..., 2) and whether they are inside."""
     flip = np.where(freq[..., 0] < 0, -1.0, 1.0)
     fx, fy = freq[..., 0] * flip, freq[..., 1] * flip

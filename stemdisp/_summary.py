@@ -15,7 +15,7 @@ from stemdisp.interpret import interpret_displacement
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
-    from stemdisp.refine import Fit
+    from stemdisp.fit import Fit
     from stemdisp.register import Registration
     from stemdisp.result import Result
     from stemdisp.sublattice import Displacements
@@ -68,7 +68,7 @@ def build_summary(
     summary = {
         "schema": SCHEMA,
         "stemdisp": __version__,
-        "input": _input(result, source, kind, from_file),
+        "input": _input(source, kind, result.config.input.path if from_file else ()),
         "pixel_size_A": list(result.pixel_size_A),
         "lattice": _lattice(result),
         "interface": _interface(result),
@@ -84,7 +84,7 @@ def build_summary(
         "null_test": nulls,
         "interpretation": _interpretation(result),
         "refine": _refine(result, fit),
-        "registration": _registration(registration),
+        "registration": _registration(registration, np.array(result.pixel_size_A)),
         "quality": tables.count_quality(result.columns),
         "unexpected": 0 if result.unexpected is None else len(result.unexpected),
         "warnings": warnings + _warnings(result, fit, displacements, nulls),
@@ -94,8 +94,8 @@ def build_summary(
     return summary
 
 
-def _input(result: Result, source: Signal2D, kind: str, from_file: bool) -> dict[str, Any]:
-    paths = list(result.config.input.path) if from_file else []
+def _input(source: Signal2D, kind: str, files: tuple[str, ...]) -> dict[str, Any]:
+    paths = list(files)
     digest = hashlib.sha256()
     for path in paths:
         file = Path(path.split("::")[0])
@@ -202,14 +202,14 @@ def _refine(result: Result, fit: Fit) -> dict[str, Any]:
     }
 
 
-def _registration(registration: Registration | None) -> dict[str, Any] | None:
+def _registration(registration: Registration | None, size: np.ndarray) -> dict[str, Any] | None:
     if registration is None:
         return None
     shifts = registration.shifts_px[registration.used]
     return {
         "origin_px": [int(x) for x in registration.origin_px],
         "n_used": int(registration.n_used),
-        "max_shift_px": float(np.max(np.hypot(shifts[:, 0], shifts[:, 1]))),
+        "max_shift_A": float(np.max(np.hypot(*(shifts * size).T))),
         "guard": {k: _plain(v) for k, v in registration.guard.items()},
     }
 
@@ -239,8 +239,8 @@ def _warnings(
         found.append(
             (
                 "noise-model",
-                f"the noise spectrum falls as f^{fit.noise.slope:.1f}, which does not fit the noise "
-                f"model {fit.noise.kind!r} in use; error bars may be off",
+                f"the noise spectrum goes as f^{fit.noise.slope:.1f}, which does not fit the "
+                f"noise model {fit.noise.kind!r} in use; error bars may be off",
             )
         )
     if nulls.get("passed") is False:
@@ -249,5 +249,10 @@ def _warnings(
     for spec in tables.QUALITY_BITS:
         if spec.bit in (tables.Quality.WIDTH_AT_BOUND, tables.Quality.NOT_CONVERGED):
             if counts[spec.short]:
-                found.append((spec.bit.name.lower().replace("_", "-"), f"{counts[spec.short]} columns: {spec.short}"))
+                found.append(
+                    (
+                        spec.bit.name.lower().replace("_", "-"),
+                        f"{counts[spec.short]} columns: {spec.short}",
+                    )
+                )
     return [{"code": code, "message": message} for code, message in found]

@@ -10,9 +10,10 @@ import pandas as pd
 from stemdisp.config import Config
 from stemdisp.crystal import Projection
 from stemdisp.lattice import Lattice
-from stemdisp.occupancy import average_occupancy, measure_occupancy
+from stemdisp.occupancy import measure_occupancy
+from stemdisp.planes import average_occupancy, average_planes
 from stemdisp.refine import refine_columns
-from stemdisp.sublattice import average_planes, measure_displacements
+from stemdisp.sublattice import measure_displacements
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
@@ -25,11 +26,11 @@ FIRST_PLANES = 3
 def measure_frames(
     stack: Signal2D,
     frames: pd.DataFrame,
+    *,
     registration: Registration,
     columns: pd.DataFrame,
     lattice: Lattice,
     projection: Projection,
-    *,
     pixel_size: tuple[float, float],
     config: Config,
 ) -> pd.DataFrame:
@@ -108,7 +109,7 @@ def _measure(
     fitted = measure_displacements(
         fitted,
         lattice,
-        projection,
+        projection=projection,
         displaced=config.crystal.displaced,
         cage=config.crystal.cage,
         bulk_from=config.analysis.bulk_from,

@@ -130,20 +130,12 @@ def analyse_dpc(
 ) -> Dpc:
     """Turn segment images into a DPC vector field and its integral.
 
-    Parameters
-    ----------
-    segments, pixel_size_A, angles_deg, rotation_deg, high_pass_A
-        As in `integrate_dpc`.
+    The parameters, and the errors raised, are those of `integrate_dpc`.
 
     Returns
     -------
     Dpc
         The integrated image, the vectors, and how rotation and sign were found.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
 
     Notes
     -----
@@ -176,10 +168,8 @@ def analyse_dpc(
         image = _high_pass(image, high_pass_A / step[0], high_pass_A / step[1])
     margin = _sign_margin(_high_pass(image, *(s / 16 for s in image.shape[::-1])))
     if rotation_deg == "auto" and margin < 0:
-        image, dx, dy = -image, -dx, -dy
-        angle, margin = angle + np.pi, -margin
-    if rotation_deg == "auto":
-        angle = float(np.angle(np.exp(1j * angle)))
+        image, dx, dy, margin = -image, -dx, -dy, -margin
+        angle -= np.copysign(np.pi, angle)
     return Dpc(
         image=image,
         dx=dx,
@@ -223,20 +213,12 @@ def integrate_dpc(
     Signal2D or ndarray, shape (ny, nx)
         The integrated image, of mean zero, in units of captured fraction x angstrom (x pixel
         where no pixel size is known). A signal keeps the axes of the input, and its metadata
-        hold `Stemdisp.dpc` with the rotation, the sign's margin and the curl.
+        hold `stemdisp.dpc` with the rotation, the sign's margin and the curl.
 
     Raises
     ------
     ValueError
         If an argument cannot be used.
-
-    See Also
-    --------
-    analyse_dpc : the same with the vectors, the rotation and the remaining curl.
-
-    Examples
-    --------
-    >>> image = integrate_dpc(quadrants, pixel_size_A=0.1)  # doctest: +SKIP
     """
     result = analyse_dpc(
         segments,
@@ -409,13 +391,6 @@ def _as_signal(result: Dpc, segments: Any, high_pass_A: float | None) -> Any:
     ):
         new.name, new.scale, new.offset, new.units = old.name, old.scale, old.offset, old.units
     signal.metadata.General.title = "iDPC"
-    signal.metadata.set_item(
-        "Stemdisp.dpc",
-        {
-            "rotation_deg": result.rotation_deg,
-            "sign_margin": result.sign_margin,
-            "curl_fraction": result.curl_fraction,
-            "high_pass_A": high_pass_A,
-        },
-    )
+    found = {k: getattr(result, k) for k in ("rotation_deg", "sign_margin", "curl_fraction")}
+    signal.metadata.set_item("stemdisp.dpc", {**found, "high_pass_A": high_pass_A})
     return signal

@@ -11,6 +11,7 @@ from scipy import ndimage
 from stemdisp.crystal import Projection
 from stemdisp.interface import Interface, expected_sites
 from stemdisp.lattice import Lattice
+from stemdisp.refine import NUISANCE
 from stemdisp.tables import Quality
 
 if TYPE_CHECKING:
@@ -20,15 +21,14 @@ if TYPE_CHECKING:
 MARGIN_A = 0.8
 # Band beyond the last plane in which the film is modelled, because it overlaps with columns.
 FILM_BAND_A = (0.7, 3.2)
-FILM_SPECIES = "film"
 UNEXPECTED_SIGMA = 8.0
 
 
 def find_columns(
     image: Signal2D | np.ndarray,
     lattice: Lattice,
-    projection: Projection,
     *,
+    projection: Projection,
     interface: Interface | None = None,
 ) -> pd.DataFrame:
     """List every column that the crystal should have in the image.
@@ -72,9 +72,7 @@ def pixels_per_angstrom(lattice: Lattice, projection: Projection) -> float:
     return float(np.sqrt(abs(np.linalg.det(lattice.cell_px)) / cell))
 
 
-def crystal_mask(
-    data: np.ndarray, interface: Interface | None, scale: float
-) -> np.ndarray:
+def crystal_mask(data: np.ndarray, interface: Interface | None, scale: float) -> np.ndarray:
     """Pixels that the fit uses: finite, and not deep in the film.
 
     Parameters
@@ -125,7 +123,7 @@ def find_film(residual: np.ndarray, interface: Interface, scale: float) -> pd.Da
     peak = (smooth == ndimage.maximum_filter(smooth, size=size)) & (smooth > 0)
     peak &= (band > FILM_BAND_A[0]) & (band < FILM_BAND_A[1] - 0.2)
     y, x = np.nonzero(peak)
-    return pd.DataFrame({"species": FILM_SPECIES, "x_px": x.astype(float), "y_px": y.astype(float)})
+    return pd.DataFrame({"species": NUISANCE, "x_px": x.astype(float), "y_px": y.astype(float)})
 
 
 def find_unexpected(

@@ -68,7 +68,7 @@ class Interface:
     sorted_share: float
 
     def layer(self, ij: np.ndarray) -> np.ndarray:
-        """Layer number l of lattice indices (n, 2): 0 for the first layer under the first cage plane."""
+        """Layer number l of indices (n, 2): 0 for the first layer under the first cage plane."""
         return np.asarray(ij, dtype=float) @ np.array(self.steps) - self.top_layer + 0.5
 
     def plane(self, ij: np.ndarray) -> np.ndarray:
@@ -79,8 +79,8 @@ class Interface:
 def find_interface(
     image: Signal2D | np.ndarray,
     lattice: Lattice,
-    projection: Projection,
     *,
+    projection: Projection,
     plane: tuple[int, int, int] = (1, 1, 1),
     cage_species: str = "Ta",
     film: str = "auto",
@@ -253,7 +253,7 @@ def expected_sites(
 
 
 def _normal(lattice: Lattice, steps: np.ndarray) -> np.ndarray:
-    """Unit vector in the image along which the layer number grows."""
+    """Give the unit vector in the image along which the layer number grows."""
     gradient = np.linalg.solve(lattice.cell_px, steps)
     return gradient / np.hypot(*gradient)
 
@@ -284,13 +284,30 @@ def _split(layer: np.ndarray, score: np.ndarray) -> tuple[float, float]:
 
 
 def _settle(rounded: np.ndarray, good: np.ndarray, levels: np.ndarray, top: float) -> float:
-    """The outermost plane, connected to the crystal, of which more than half looks like crystal."""
+    """Move to the outermost plane, followed from the crystal, of which most looks like crystal."""
     start = int(np.flatnonzero(np.isclose(levels, top))[0])
     while start + 1 < len(levels) and np.mean(good[np.isclose(rounded, levels[start + 1])]) > 0.5:
         start += 1
     while start > 0 and np.mean(good[np.isclose(rounded, levels[start])]) <= 0.5:
         start -= 1
     return float(levels[start])
+
+
+def _tops(strip: np.ndarray, layer: np.ndarray, good: np.ndarray, top: float) -> np.ndarray:
+    """Outermost plane of each strip, followed from inside the crystal plane by plane."""
+    tops = []
+    for number in np.unique(strip):
+        here = strip == number
+        # a strip must show the planes on both sides of the mean interface
+        if layer[here].max() < top + 0.9 or layer[here].min() > top - 1.9:
+            continue
+        level = top - 2
+        while (
+            np.any(here & (layer == level + 1)) and np.mean(good[here & (layer == level + 1)]) > 0.5
+        ):
+            level += 1
+        tops.append(level)
+    return np.array(tops)
 
 
 def _describe(
@@ -309,12 +326,8 @@ def _describe(
     # outermost good site in strips of about two columns' width along the interface
     width = 2.2 * max(np.hypot(*lattice.u_px), np.hypot(*lattice.v_px))
     strip = np.floor(along / width).astype(int)
-    good = sites["score"].to_numpy() > SEEN
-    near = good & (layer < top + 2.6) & (layer > top - 6)
-    tops = pd.Series(layer[near]).groupby(strip[near]).max()
-    complete = pd.Series(layer).groupby(strip).max() > top + 0.9
-    tops = tops[complete.reindex(tops.index, fill_value=False)]
-    roughness = float(tops.std(ddof=0)) if len(tops) > 2 else 0.0
+    tops = _tops(strip, np.round(layer * 12) / 12, sites["score"].to_numpy() > SEEN, top)
+    roughness = float(np.std(tops)) if len(tops) > 2 else 0.0
     centre = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
     centre_layer = float((lattice.index(centre[None]) @ steps)[0])
     position = centre + (top + 0.5 - centre_layer) * spacing * normal

@@ -95,7 +95,7 @@ class Lattice:
         return np.stack(rows, axis=1)
 
     def reindexed(self, operation: np.ndarray, shift: np.ndarray) -> Lattice:
-        """Return the same lattice with site p of the new indices at old ``p @ operation + shift``."""
+        """Return the lattice with site p of the new indices at old ``p @ operation + shift``."""
         cell = np.asarray(operation, dtype=float) @ self.cell_px
         origin = self.origin_px + np.asarray(shift, dtype=float) @ self.cell_px
         return replace(self, origin_px=origin, u_px=cell[0], v_px=cell[1])
@@ -203,7 +203,7 @@ def _no_match(projection: Projection, matches: list[Match], pixel_size: float | 
 
 
 def _reflections(projection: Projection, reciprocal: np.ndarray) -> dict[tuple[int, int], float]:
-    """Expected amplitude of the reflections of half the plane down to 1.1 A.
+    """Give the expected amplitude of the reflections of half the plane down to 1.1 A.
 
     The largest over the known contrasts: which detector made the image is not asked.
     """
@@ -248,9 +248,7 @@ def _place(
     placement, margin = place_sites(cell, projection, lattice.cell_px * scale)
     # folded bins are centred half a bin on
     lattice = lattice.reindexed(placement.operation, placement.shift)
-    lattice = replace(
-        lattice, sign=placement.sign, margin=margin, explained=placement.explained
-    )
+    lattice = replace(lattice, sign=placement.sign, margin=margin, explained=placement.explained)
     return _upright(lattice, projection), placement
 
 
@@ -279,7 +277,7 @@ def _track(flat: np.ndarray, cell: np.ndarray, recip: np.ndarray) -> Lattice:
     reflections give the distortion d (geometric phase analysis, Hytch, Snoeck, Kilaas 1998,
     doi 10.1016/S0304-3991(98)00035-7).
     """
-    spacing = max(4, int(round(min(np.hypot(*cell.T)) / 3)))
+    spacing = max(4, round(min(np.hypot(*cell.T)) / 3))
     width = 1.1 * max(np.hypot(*cell.T)) / spacing
     hk = [(h, k) for h in range(0, 4) for k in range(-3, 4) if (h, k) > (0, 0)]
     maps = {}
@@ -351,7 +349,7 @@ def _typical_noise(flat: np.ndarray, recip: np.ndarray, spacing: int, width: flo
 def _two_strongest(
     strength: dict[tuple[int, int], float], recip: np.ndarray
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The pair of reflections that fixes a shift best: strong, long and not parallel."""
+    """Choose the pair of reflections that fixes a shift best: strong, long and not parallel."""
     best, pair = -1.0, ((1, 0), (0, 1))
     keys = sorted(strength, key=strength.get, reverse=True)[:8]
     for a in keys:

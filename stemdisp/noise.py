@@ -162,8 +162,10 @@ def misfit_ratio(
     clean = np.where(mask, residual, 0.0)
     clean = clean - np.sum(clean * taper) / np.sum(taper)
     power = np.abs(fft.fft2(clean * taper)) ** 2 / np.sum(taper**2)
-    k = 2 * np.pi * np.hypot(
-        fft.fftfreq(residual.shape[0])[:, None], fft.fftfreq(residual.shape[1])[None, :]
+    k = (
+        2
+        * np.pi
+        * np.hypot(fft.fftfreq(residual.shape[0])[:, None], fft.fftfreq(residual.shape[1])[None, :])
     )
     band = (k * sigma_px > 0.3) & (k * sigma_px < NOISE_BAND[0])
     expected = noise.level / k[band] ** 2 if noise.kind == "idpc" else noise.level

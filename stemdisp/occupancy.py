@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,107 +12,158 @@ from skimage.measure import profile_line
 from stemdisp._values import average
 from stemdisp.interface import Interface
 from stemdisp.lattice import Lattice
-from stemdisp.tables import check_columns, usable
+from stemdisp.tables import Quality, check_columns, usable
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
 MIN_BULK_COLUMNS = 6
+MIN_TREND_COLUMNS = 30
 PROFILE_WIDTH_A = 1.0
 PROFILE_LAST_PLANE = 14
 
 
+@dataclass(frozen=True, eq=False)
+class AnionReference:
+    """What occupancies refer to.
+
+    Attributes
+    ----------
+    intensity : float
+        Mean intensity of the bulk anions.
+    n_columns : int
+        How many there were.
+    common : ndarray, shape (n,)
+        Relative error of the reference at every column of the table, shared by neighbours.
+    """
+
+    intensity: float
+    n_columns: int
+    common: np.ndarray
+
+    def __deepcopy__(self, memo: dict) -> AnionReference:
+        """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
+        return self
+
+
 def measure_occupancy(
-    columns: pd.DataFrame, *, anion: str = "O", bulk_from: int = 10
+    columns: pd.DataFrame,
+    *,
+    anion: str = "O",
+    bulk_from: int = 10,
+    trend_species: tuple[str, ...] = ("Ta",),
 ) -> pd.DataFrame:
     """Occupancy of pure anion columns: their intensity over that of the bulk ones.
 
-    Intensities come from the joint fit, so the tails of neighbours are already taken out. Oxygen
-    inside mixed columns cannot be separated from the cation and has no occupancy.
+    Intensities come from the joint fit, so the tails of neighbours are already taken out. Slow
+    changes of intensity across the image that columns of full occupancy share (thickness,
+    blurring by drift within frames) are divided out. Oxygen inside mixed columns cannot be
+    separated from the cation and has no occupancy.
 
     Parameters
     ----------
     columns : DataFrame
-        After `refine_columns`: ``species, N, intensity, intensity_err, quality``.
+        After `refine_columns`: ``species, N, x_A, y_A, intensity, intensity_err, quality``.
     anion : str
         Species of the pure anion columns.
     bulk_from : int
         First plane taken as bulk (occupancy 1).
+    trend_species : tuple of str
+        Fully occupied species that show the trend near the interface too.
 
     Returns
     -------
     DataFrame
-        With ``occupancy, occupancy_err``; the error holds the fit's and that of the bulk mean.
-        NaN for other species, and everywhere without a bulk to refer to.
-        ``attrs["bulk_anion"]`` is (mean intensity, its error, number of columns).
+        With ``occupancy, occupancy_err``; the error holds the fit's, that of the bulk mean and
+        that of the trend. NaN for other species, and without a bulk to refer to.
+        ``attrs["anion_reference"]`` holds the `AnionReference`.
     """
-    check_columns(columns, ("species", "N", "intensity", "intensity_err", "quality"))
-    plane = columns["N"].to_numpy(dtype=float, na_value=np.nan)
+    check_columns(columns, ("species", "N", "x_A", "intensity", "intensity_err", "quality"))
     intensity = columns["intensity"].to_numpy(dtype=float)
     error = columns["intensity_err"].to_numpy(dtype=float)
     own = (columns["species"] == anion).to_numpy() & usable(columns) & np.isfinite(intensity)
-    bulk = own & (plane >= bulk_from)
-    if np.count_nonzero(bulk) < MIN_BULK_COLUMNS and np.any(np.isfinite(plane[own])):
-        deepest = np.nanmax(plane[own])
-        bulk = own & (plane >= deepest - 2) if deepest >= 6 else bulk
-    if np.count_nonzero(bulk) < MIN_BULK_COLUMNS and not np.any(np.isfinite(plane)):
-        bulk = own  # a crystal without interface: relative to its own mean
+    bulk = _bulk(columns, own, bulk_from)
     n_bulk = int(np.count_nonzero(bulk))
     empty = np.full(len(columns), np.nan)
     if n_bulk < MIN_BULK_COLUMNS:
         out = columns.assign(occupancy=empty, occupancy_err=empty)
-        out.attrs["bulk_anion"] = (np.nan, np.nan, n_bulk)
+        out.attrs["anion_reference"] = AnionReference(np.nan, n_bulk, empty)
         return out
-    mean, _, mean_error = average(intensity[bulk], error[bulk])
-    occupancy = np.where(own, intensity / mean, np.nan)
-    spread = np.hypot(error / mean, occupancy * mean_error / mean)
+    trend, trend_error = _trend(columns, bulk, trend_species)
+    flat, flat_error = intensity / trend, error / trend
+    mean, _, mean_error = average(flat[bulk], flat_error[bulk])
+    occupancy = np.where(own, flat / mean, np.nan)
+    common = np.hypot(mean_error / mean, trend_error)
+    spread = np.hypot(flat_error / mean, occupancy * common)
     out = columns.assign(occupancy=occupancy, occupancy_err=np.where(own, spread, np.nan))
-    out.attrs["bulk_anion"] = (float(mean), float(mean_error), n_bulk)
+    out.attrs["anion_reference"] = AnionReference(float(mean), n_bulk, common)
     return out
 
 
-def average_occupancy(columns: pd.DataFrame, *, anion: str = "O") -> pd.DataFrame:
-    """Average occupancies over each plane.
-
-    Parameters
-    ----------
-    columns : DataFrame
-        After `measure_occupancy`.
-    anion : str
-        Species of the pure anion columns.
-
-    Returns
-    -------
-    DataFrame
-        ``N, n_anions, occupancy, occupancy_err`` (total error), one row per plane.
-    """
-    check_columns(columns, ("species", "N", "i", "occupancy", "occupancy_err", "quality"))
-    mean, mean_error, _ = columns.attrs.get("bulk_anion", (np.nan, 0.0, 0))
+def _bulk(columns: pd.DataFrame, own: np.ndarray, bulk_from: int) -> np.ndarray:
+    """Anion columns that count as fully occupied."""
     plane = columns["N"].to_numpy(dtype=float, na_value=np.nan)
-    value = columns["occupancy"].to_numpy(dtype=float)
-    good = (columns["species"] == anion).to_numpy() & usable(columns) & np.isfinite(value)
-    rows = []
-    for number in np.unique(plane[np.isfinite(plane)]).astype(int):
-        index = np.flatnonzero(good & (plane == number))
-        row = {"N": number, "n_anions": len(index), "occupancy": np.nan, "occupancy_err": np.nan}
-        if len(index):
-            common = np.nan_to_num(value[index] * mean_error / mean)
-            error = columns["occupancy_err"].to_numpy(dtype=float)[index]
-            own = np.sqrt(np.maximum(error**2 - common**2, 1e-12))
-            clusters = np.floor(columns["i"].to_numpy(dtype=float)[index] + 1e-6)
-            row["occupancy"], _, total = average(value[index], own, clusters=clusters)
-            row["occupancy_err"] = float(np.hypot(total, np.mean(common)))
-        rows.append(row)
-    out = pd.DataFrame(rows, columns=["N", "n_anions", "occupancy", "occupancy_err"])
-    return out.astype({"N": "Int64", "n_anions": "Int64"})
+    if not np.any(np.isfinite(plane)):
+        return own  # a crystal without interface: relative to its own mean
+    bulk = own & (plane >= bulk_from)
+    if np.count_nonzero(bulk) < MIN_BULK_COLUMNS and np.any(own):
+        deepest = np.nanmax(plane[own])
+        return own & (plane >= deepest - 2) if deepest >= 6 else bulk
+    return bulk
+
+
+def _trend(
+    columns: pd.DataFrame, bulk: np.ndarray, species: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slow relative change of intensity at every column, and its error.
+
+    A quadratic surface, common to the bulk anions and the full columns of `species`, each kind
+    scaled by itself; 1 on average over the bulk anions.
+    """
+    near = columns["quality"].to_numpy(dtype=np.int64) & int(Quality.NEAR_FILM) > 0
+    intensity = columns["intensity"].to_numpy(dtype=float)
+    error = columns["intensity_err"].to_numpy(dtype=float)
+    groups = [bulk]
+    for name in species:
+        full = (columns["species"] == name).to_numpy() & usable(columns) & ~near
+        full &= np.isfinite(intensity) & (intensity > 0)
+        if np.count_nonzero(full) >= MIN_TREND_COLUMNS:
+            groups.append(full)
+    if np.count_nonzero(bulk) < MIN_TREND_COLUMNS and len(groups) == 1:
+        return np.ones(len(columns)), np.zeros(len(columns))
+    xy = np.nan_to_num(columns[["x_A", "y_A"]].to_numpy(dtype=float))
+    centre = xy[bulk].mean(axis=0)
+    x, y = ((xy - centre) / 50.0).T
+    surface = np.stack([x, y, x * x, x * y, y * y], axis=1)
+    blocks, values, weights = [], [], []
+    for k, group in enumerate(groups):
+        level = np.zeros((np.count_nonzero(group), len(groups)))
+        level[:, k] = 1.0
+        typical = np.median(intensity[group])
+        blocks.append(np.hstack([level, surface[group]]))
+        values.append(intensity[group] / typical)
+        weights.append(typical / error[group])
+    design, value, weight = np.vstack(blocks), np.concatenate(values), np.concatenate(weights)
+    normal = design.T @ (weight[:, None] ** 2 * design)
+    covariance = np.linalg.pinv(normal, hermitian=True)
+    solution = covariance @ (design.T @ (weight**2 * value))
+    rest = (value - design @ solution) * weight
+    scale = max(1.0, float(rest @ rest) / max(len(value) - len(solution), 1))
+    n = len(groups)
+    reference = surface[bulk].mean(axis=0)
+    moved = surface - reference
+    base = float(solution[0] + reference @ solution[n:])
+    trend = 1.0 + moved @ solution[n:] / base
+    variance = np.einsum("ni,ij,nj->n", moved, covariance[n:, n:], moved) * scale
+    return np.clip(trend, 0.2, 5.0), np.sqrt(np.maximum(variance, 0.0)) / abs(base)
 
 
 def line_profile(
     image: Signal2D | np.ndarray,
     lattice: Lattice,
+    *,
     columns: pd.DataFrame,
     interface: Interface,
-    *,
     pixel_size: tuple[float, float],
     anion: str = "O",
 ) -> pd.DataFrame:
@@ -168,13 +220,17 @@ def line_profile(
 
 
 def _best_chain(anions: pd.DataFrame) -> pd.DataFrame | None:
-    """The chain along v (constant i) that starts at N = 1 and runs deepest inside the image."""
+    """Find the chain along v (constant i) that starts at N = 1 and runs deepest in the image."""
     inside = anions[usable(anions)]
     best = None
     for _, chain in inside.groupby(inside["i"].round(3)):
         chain = chain.sort_values("N")
         planes = chain["N"].to_numpy(dtype=int)
-        run = int(np.argmin(np.diff(planes) == 1)) + 1 if np.any(np.diff(planes) != 1) else len(planes)
+        run = (
+            int(np.argmin(np.diff(planes) == 1)) + 1
+            if np.any(np.diff(planes) != 1)
+            else len(planes)
+        )
         run = min(run, PROFILE_LAST_PLANE)
         rank = (-int(planes[0]), run, -abs(float(chain["x_px"].iloc[0]) - anions["x_px"].mean()))
         if run >= 3 and (best is None or rank > best[0]):

@@ -23,7 +23,6 @@ from stemdisp.dose import measure_frames
 from stemdisp.dpc import integrate_dpc
 from stemdisp.errors import DataError
 from stemdisp.find import (
-    FILM_SPECIES,
     crystal_mask,
     find_columns,
     find_film,
@@ -33,16 +32,26 @@ from stemdisp.find import (
 from stemdisp.interface import Interface, find_interface
 from stemdisp.lattice import Lattice, find_lattice
 from stemdisp.load import classify, dose_of, load, signal_pixel_size_A
-from stemdisp.occupancy import average_occupancy, line_profile, measure_occupancy
-from stemdisp.refine import refine_columns
+from stemdisp.occupancy import line_profile, measure_occupancy
+from stemdisp.planes import average_occupancy, average_planes
+from stemdisp.refine import NUISANCE, refine_columns
 from stemdisp.register import Registration, align_stack
 from stemdisp.result import Result
-from stemdisp.sublattice import average_planes, measure_displacements
+from stemdisp.sublattice import measure_displacements
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
-STAGES = ("load", "register", "lattice", "refine", "displacement", "occupancy", "statistics", "dose")
+STAGES = (
+    "load",
+    "register",
+    "lattice",
+    "refine",
+    "displacement",
+    "occupancy",
+    "statistics",
+    "dose",
+)
 
 
 @dataclass
@@ -121,37 +130,19 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("register", bar):
         image, registration = _image(source, kind, bar, warnings)
     with clock.stage("lattice", bar):
-        lattice, interface, size, aligned = _lattice(image, source, projection, config, warnings)
-    bright = np.asarray(aligned, dtype=np.float64) * lattice.sign
+        lattice, interface, size = _lattice(image, source, projection, config, warnings)
+        scene = Scene(image, lattice, projection, interface, size, config)
     with clock.stage("refine", bar):
-        columns, film = _refine(bright, lattice, projection, interface, size, registration, config)
-    crystal = config.crystal
+        columns, film = _refine(scene, registration)
     with clock.stage("displacement", bar):
-        columns = measure_displacements(
-            columns,
-            lattice,
-            projection,
-            displaced=crystal.displaced,
-            cage=crystal.cage,
-            bulk_from=config.analysis.bulk_from,
-        )
-        planes = average_planes(
-            columns,
-            displaced=crystal.displaced,
-            spacing_A=projection.layer_spacing_A(config.interface.plane) if interface else np.nan,
-        )
+        columns, planes = _displacement(scene, columns)
     with clock.stage("occupancy", bar):
-        columns, planes, profile = _occupancy(
-            columns, planes, aligned, lattice, interface, size, projection, config
-        )
+        columns, planes, profile = _occupancy(scene, columns, planes)
     with clock.stage("statistics", bar):
         numbers = _statistics(columns, planes, config) if interface is not None else {}
     with clock.stage("dose", bar):
-        frames = _frames(source, kind, registration, columns, lattice, projection, size, config)
+        frames = _frames(scene, source, registration, columns)
     fit = columns.attrs["fit"]
-    unexpected = find_unexpected(
-        fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(size[0] * size[1])
-    )
     result = Result(
         config=config,
         summary={},
@@ -159,15 +150,17 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
         planes=tables.ordered(planes, "planes"),
         line_profile=tables.ordered(profile, "line_profile"),
         frames=frames,
-        image=np.asarray(aligned, dtype=np.float32),
+        image=np.asarray(image.data, dtype=np.float32),
         residual=(fit.residual * lattice.sign).astype(np.float32),
         pixel_size_A=size,
         lattice=lattice,
         interface=interface,
         projection=projection,
         profile_line_px=profile.attrs.get("line_px"),
-        unexpected=unexpected,
-        **{k: numbers.get(k) for k in ("decay", "depths", "correlation")},
+        unexpected=find_unexpected(
+            fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(size[0] * size[1])
+        ),
+        **numbers,
     )
     summary = build_summary(
         result,
@@ -181,6 +174,23 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     )
     result.summary.update(summary, timings_s=clock.seconds)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What the later stages share: the image and the crystal found in it."""
+
+    image: Signal2D
+    lattice: Lattice
+    projection: Projection
+    interface: Interface | None
+    size: tuple[float, float]
+    config: Config
+
+    @property
+    def bright(self) -> np.ndarray:
+        """The image with columns bright."""
+        return np.asarray(self.image.data, dtype=np.float64) * self.lattice.sign
 
 
 def _project(config: Config) -> Projection:
@@ -230,7 +240,7 @@ def _lattice(
     projection: Projection,
     config: Config,
     warnings: list[dict[str, str]],
-) -> tuple[Lattice, Interface | None, tuple[float, float], np.ndarray]:
+) -> tuple[Lattice, Interface | None, tuple[float, float]]:
     """Lattice, interface and pixel size."""
     data = np.asarray(image.data, dtype=np.float64)
     wanted = config.input.pixel_size
@@ -249,7 +259,7 @@ def _lattice(
     lattice, interface = find_interface(
         data,
         lattice,
-        projection,
+        projection=projection,
         plane=face.plane,
         cage_species=config.crystal.cage.split("/")[0],
         film=face.film,
@@ -257,62 +267,92 @@ def _lattice(
     )
     size, notes = choose_pixel_size(wanted, stated, lattice, projection)
     warnings += notes
-    return lattice, interface, size, data
+    return lattice, interface, size
 
 
-def _refine(
-    bright: np.ndarray,
-    lattice: Lattice,
-    projection: Projection,
-    interface: Interface | None,
-    size: tuple[float, float],
-    registration: Registration | None,
-    config: Config,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _refine(scene: Scene, registration: Registration | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit the crystal; with a film beside it, fit again together with the film's bright spots."""
-    scale = pixels_per_angstrom(lattice, projection)
-    seeds = find_columns(bright, lattice, projection, interface=interface)
+    bright, interface = scene.bright, scene.interface
+    scale = pixels_per_angstrom(scene.lattice, scene.projection)
+    seeds = find_columns(bright, scene.lattice, projection=scene.projection, interface=interface)
     options: dict[str, Any] = {
-        "pixel_size": size,
-        "noise": config.refine.noise,
+        "pixel_size": scene.size,
+        "noise": scene.config.refine.noise,
         "mask": crystal_mask(bright, interface, scale),
         "noise_psd": None if registration is None else registration.noise_psd,
     }
     columns = refine_columns(bright, seeds, **options)
-    if interface is None:
-        return columns, seeds[:0]
-    film = find_film(columns.attrs["fit"].residual, interface, scale)
-    if len(film) == 0:
-        return columns, film
-    both = refine_columns(bright, pd.concat([seeds, film], ignore_index=True), **options)
-    crystal = both[both["species"] != FILM_SPECIES].assign(
-        N=lambda t: t["N"].astype("Int64")
+    film = seeds[:0]
+    if interface is not None:
+        film = find_film(columns.attrs["fit"].residual, interface, scale)
+    if len(film):
+        moved = {a: columns[a].fillna(seeds[a]) for a in ("x_px", "y_px")}
+        both = pd.concat([seeds.assign(**moved), film], ignore_index=True)
+        both = refine_columns(bright, both, **options)
+        film = both[both["species"] == NUISANCE]
+        columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
+        columns.attrs["fit"] = both.attrs["fit"]
+    return _in_input_axes(columns, scene), film
+
+
+def _in_input_axes(columns: pd.DataFrame, scene: Scene) -> pd.DataFrame:
+    """Shift calibrated positions by the offset of the image's axes (that of the crop, too)."""
+    shift = {}
+    for name, axis, size in zip(
+        "xy", scene.image.axes_manager.signal_axes, scene.size, strict=True
+    ):
+        shift[f"{name}_A"] = columns[f"{name}_A"] + axis.offset / axis.scale * size
+    return columns.assign(**shift)
+
+
+def _displacement(scene: Scene, columns: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Displacements of columns and planes."""
+    config, face = scene.config, scene.interface
+    spacing = scene.projection.layer_spacing_A(config.interface.plane) if face else np.nan
+    columns = measure_displacements(
+        columns,
+        scene.lattice,
+        projection=scene.projection,
+        displaced=config.crystal.displaced,
+        cage=config.crystal.cage,
+        bulk_from=config.analysis.bulk_from,
     )
-    crystal.attrs["fit"] = both.attrs["fit"]
-    return crystal, both[both["species"] == FILM_SPECIES]
+    planes = average_planes(
+        columns,
+        displaced=config.crystal.displaced,
+        spacing_A=spacing,
+        bulk_from=config.analysis.bulk_from,
+    )
+    return columns, planes
 
 
 def _occupancy(
-    columns: pd.DataFrame,
-    planes: pd.DataFrame,
-    image: np.ndarray,
-    lattice: Lattice,
-    interface: Interface | None,
-    size: tuple[float, float],
-    projection: Projection,
-    config: Config,
+    scene: Scene, columns: pd.DataFrame, planes: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Occupancy of every anion column and plane, and the line profile."""
-    anion = pure_anion(projection)
-    empty = pd.DataFrame({"s_A": [], "intensity": [], "N": pd.array([], dtype="Int64")})
+    config, anion = scene.config, pure_anion(scene.projection)
+    profile = pd.DataFrame({"s_A": [], "intensity": [], "N": pd.array([], dtype="Int64")})
     if anion is None:
-        return columns, planes, empty
-    columns = measure_occupancy(columns, anion=anion, bulk_from=config.analysis.bulk_from)
-    if interface is None:
-        return columns, planes, empty
-    planes = planes.merge(average_occupancy(columns, anion=anion), on="N", how="outer")
-    profile = line_profile(image, lattice, columns, interface, pixel_size=size, anion=anion)
-    return columns, planes.sort_values("N", ignore_index=True), profile
+        return columns, planes, profile
+    columns = measure_occupancy(
+        columns,
+        anion=anion,
+        bulk_from=config.analysis.bulk_from,
+        trend_species=(config.crystal.cage.split("/")[0],),
+    )
+    if scene.interface is None:
+        return columns, planes, profile
+    means = average_occupancy(columns, anion=anion, bulk_from=config.analysis.bulk_from)
+    planes = planes.merge(means, on="N", how="outer").sort_values("N", ignore_index=True)
+    profile = line_profile(
+        scene.image,
+        scene.lattice,
+        columns=columns,
+        interface=scene.interface,
+        pixel_size=scene.size,
+        anion=anion,
+    )
+    return columns, planes, profile
 
 
 def pure_anion(projection: Projection) -> str | None:
@@ -347,25 +387,21 @@ def _statistics(columns: pd.DataFrame, planes: pd.DataFrame, config: Config) -> 
 
 
 def _frames(
+    scene: Scene,
     source: Signal2D,
-    kind: str,
     registration: Registration | None,
     columns: pd.DataFrame,
-    lattice: Lattice,
-    projection: Projection,
-    size: tuple[float, float],
-    config: Config,
 ) -> pd.DataFrame | None:
     """Per-frame table of a stack."""
-    if kind != "stack" or registration is None:
+    if registration is None:
         return None
     n = len(registration.used)
     dose = dose_of(source, n)
     frames = pd.DataFrame(
         {
             "frame": np.arange(n),
-            "shift_x_A": registration.shifts_px[:, 0] * size[0],
-            "shift_y_A": registration.shifts_px[:, 1] * size[1],
+            "shift_x_A": registration.shifts_px[:, 0] * scene.size[0],
+            "shift_y_A": registration.shifts_px[:, 1] * scene.size[1],
             "dose_e_per_A2": np.full(n, np.nan) if dose is None else dose,
             "used": registration.used,
             "correlation": registration.correlation,
@@ -374,11 +410,11 @@ def _frames(
     frames = measure_frames(
         source,
         frames,
-        registration,
-        columns,
-        lattice,
-        projection,
-        pixel_size=size,
-        config=config,
+        registration=registration,
+        columns=columns,
+        lattice=scene.lattice,
+        projection=scene.projection,
+        pixel_size=scene.size,
+        config=scene.config,
     )
     return tables.ordered(frames, "frames")

@@ -2,74 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage, sparse
+from scipy import ndimage
 
 from stemdisp import _joint
-from stemdisp._joint import Background, Neighbours, Problem, State
-from stemdisp.noise import NoiseLevel, measure_noise, misfit_ratio, ring_spectrum
-from stemdisp.tables import Quality, check_columns
+from stemdisp._joint import Background, Problem, State
+from stemdisp.fit import WIDTH_BOUNDS_A, collect
+from stemdisp.noise import NoiseLevel, measure_noise, ring_spectrum
+from stemdisp.tables import check_columns
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
 # Starting widths; the fit frees them. iDPC of perovskites at 25 mrad gives 0.38-0.50 A.
 START_SIGMA_A = 0.42
-WIDTH_BOUNDS_A = (0.22, 0.95)
 FAINT_PRIOR_A = 0.02
 # A position is tied to its start by this much: invisible for a column that is seen (its own
 # error is 100 times smaller), decisive for one that is not there.
 POSITION_PRIOR_A = 0.5
 OUTSIDE = 0.3  # share of a column beyond the usable pixels above which its kind is assumed
 BACKGROUND_KNOTS_A = 20.0
-NEIGHBOURHOOD_A = 3.6
-DETECTION = 3.0
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """Everything the joint fit knows beyond the table.
-
-    Attributes
-    ----------
-    covariance : csr_array, shape (3 n, 3 n)
-        Covariance of ``(intensity, x, y)`` of column k at rows ``3 k .. 3 k + 2``, in
-        signal*A^2 and angstrom, filled for columns closer than 3.6 A. Row order is that of the
-        table.
-    model, residual : ndarray, shape (ny, nx)
-        The fitted image and image minus model (0 where masked).
-    mask : ndarray of bool
-        Pixels that were used.
-    noise : NoiseLevel
-        Kind and level in use.
-    misfit : float
-        Residual power in the columns' band over what noise explains; 1 is perfect.
-    sigma_A : dict of str to float
-        Shared width of each species.
-    iterations : int
-        Gauss-Newton steps taken.
-    """
-
-    covariance: sparse.csr_array
-    model: np.ndarray
-    residual: np.ndarray
-    mask: np.ndarray
-    noise: NoiseLevel
-    misfit: float
-    sigma_A: dict[str, float]
-    iterations: int
-
-    def __deepcopy__(self, memo: dict) -> Fit:
-        """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
-        return self
-
-    def variance(self, weights: sparse.csr_array) -> np.ndarray:
-        """Variance of linear combinations ``weights @ parameters``; shape (n_combinations,)."""
-        return np.asarray((weights @ self.covariance).multiply(weights).sum(axis=1)).ravel()
+NUISANCE = "film"  # species of blobs that are modelled but not measured
 
 
 def refine_columns(
@@ -131,8 +88,10 @@ def refine_columns(
     unit = float(np.std(data[good])) or 1.0
     scaled = np.where(good, (data - np.mean(data[good])) / unit, 0.0)
     problem, state = _start(scaled, good, columns, species, scale)
-    problem, state, level = _fit(problem, state, scale, noise, noise_psd, unit, data, max_iterations)
-    return _collect(columns, problem, state, level, species, size, unit)
+    problem, state, level = _fit(
+        problem, state, scale, noise, noise_psd, unit, data, max_iterations
+    )
+    return collect(columns, problem, state, level, species, size, unit)
 
 
 def _as_array(
@@ -163,7 +122,7 @@ def _start(
     species: tuple[str, ...],
     scale: float,
 ) -> tuple[Problem, State]:
-    """Starting parameters: peak heights over the local minimum, common widths."""
+    """Give starting parameters: peak heights over the local minimum, common widths."""
     x = columns["x_px"].to_numpy(dtype=np.float64).copy()
     y = columns["y_px"].to_numpy(dtype=np.float64).copy()
     kind = columns["species"].map({s: k for k, s in enumerate(species)}).to_numpy(dtype=np.int64)
@@ -194,6 +153,7 @@ def _start(
         state.volume,
         np.zeros(len(x), dtype=bool),
         np.zeros(len(x)),
+        nuisance=species.index(NUISANCE) if NUISANCE in species else -1,
     )
     return _with_prior(problem, state, 1e-3, scale), state
 
@@ -206,7 +166,9 @@ def _with_prior(problem: Problem, state: State, level: float, scale: float) -> P
     outside = lost > OUTSIDE
     typical = np.array(
         [
-            np.median(state.volume[(state.kind == k) & ~outside]) if np.any((state.kind == k) & ~outside) else 0.0
+            np.median(state.volume[(state.kind == k) & ~outside])
+            if np.any((state.kind == k) & ~outside)
+            else 0.0
             for k in range(len(state.widths))
         ]
     )
@@ -217,9 +179,7 @@ def _with_prior(problem: Problem, state: State, level: float, scale: float) -> P
     )
     spread = np.where(faint, FAINT_PRIOR_A, POSITION_PRIOR_A) / scale
     prior = level / spread**2
-    return replace(
-        problem, expected=typical[state.kind], frozen=outside, prior=prior, level=level
-    )
+    return replace(problem, expected=typical[state.kind], frozen=outside, prior=prior, level=level)
 
 
 def _fit(
@@ -270,9 +230,7 @@ def _level(
     sigma = float(np.median(state.sigma))
     if noise_psd is not None:
         freq, power = noise_psd
-        return measure_noise(
-            freq, power / unit**2, sigma_px=sigma, kind=noise, source="frames"
-        )
+        return measure_noise(freq, power / unit**2, sigma_px=sigma, kind=noise, source="frames")
     residual = problem.image - _joint.model_image(problem, state)
     freq, power = ring_spectrum(residual, problem.mask)
     return measure_noise(freq, power, sigma_px=sigma, kind=noise, source="residual")
@@ -291,154 +249,3 @@ def _weighted(
         weight /= np.mean(weight[problem.mask])
     problem = _with_prior(problem, state, level.level, scale)
     return replace(problem, order=int(level.kind == "idpc"), pixel_weight=weight)
-
-
-def covariance_matrix(problem: Problem, state: State, level: float, radius: float) -> sparse.csr_array:
-    """Covariance (3 n, 3 n) of volume, x, y in px between columns within `radius` px.
-
-    Inverse of the local information matrix, plus what the shared widths add.
-    """
-    from stemdisp._kernels import window_covariance
-
-    n = len(state.x)
-    neighbours = Neighbours.within(state.x, state.y, radius)
-    weight = _joint.column_weights(problem, state)
-    blocks = window_covariance(
-        neighbours.indptr,
-        neighbours.indices,
-        state.x,
-        state.y,
-        state.volume,
-        state.sigma,
-        weight,
-        problem.prior,
-        problem.order,
-    )
-    rows = np.repeat(np.arange(n), np.diff(neighbours.indptr))
-    if problem.free_widths:
-        spread = _joint.PAIR_REACH * np.sqrt(2) * state.widths.max()
-        wide = Neighbours.within(state.x, state.y, spread)
-        system = _joint.assemble(problem, state, wide)
-        m = len(state.widths)
-        local = sparse.bsr_array(
-            (blocks, neighbours.indices, neighbours.indptr), shape=(3 * n, 3 * n)
-        ).tocsr()
-        response = local @ system.border[:, :m]
-        schur = system.corner[:m, :m] - system.border[:, :m].T @ response
-        shared = response @ np.linalg.pinv(schur, hermitian=True)
-        shared, response = shared.reshape(n, 3, m), response.reshape(n, 3, m)
-        blocks = blocks + np.einsum(
-            "pim,pjm->pij", shared[rows], response[neighbours.indices], optimize=True
-        )
-    matrix = sparse.bsr_array(
-        (blocks * level, neighbours.indices, neighbours.indptr), shape=(3 * n, 3 * n)
-    ).tocsr()
-    return ((matrix + matrix.T) * 0.5).tocsr()
-
-
-def _collect(
-    columns: pd.DataFrame,
-    problem: Problem,
-    state: State,
-    level: NoiseLevel,
-    species: tuple[str, ...],
-    size: tuple[float, float],
-    unit: float,
-) -> pd.DataFrame:
-    """Turn pixels and scaled signal into the table's units, and set the quality bits."""
-    from stemdisp._kernels import local_mean
-
-    sx, sy = size
-    area = sx * sy
-    scale = np.sqrt(area)
-    n = len(columns)
-    covariance = covariance_matrix(problem, state, level.level, NEIGHBOURHOOD_A / scale)
-    units = sparse.diags_array(np.tile([unit * area, sx, sy], n))
-    covariance = (units @ covariance @ units).tocsr()
-    error = np.sqrt(np.maximum(covariance.diagonal(), 0.0)).reshape(n, 3)
-    model = _joint.model_image(problem, state)
-    residual = np.where(problem.mask, problem.image - model, 0.0)
-    intensity = state.volume * unit * area
-    significance = intensity / error[:, 0]
-    _, lost = local_mean(residual, problem.mask, state.x, state.y, state.sigma, 3.0)
-    chi2 = _column_chi2(residual, problem.mask, state, level)
-    quality = columns["quality"].to_numpy(dtype=np.int64).copy() if "quality" in columns else np.zeros(n, dtype=np.int64)
-    quality |= _quality(problem, state, significance, lost, chi2, columns, scale)
-    failed = ~state.converged & (significance >= DETECTION)
-    quality[failed] |= int(Quality.NOT_CONVERGED)
-    blank = np.where(failed, np.nan, 1.0)
-    free = 4.0 * n / max(np.count_nonzero(problem.mask), 1)
-    misfit = misfit_ratio(
-        residual, problem.mask, level, sigma_px=float(np.median(state.sigma)), n_free=free
-    )
-    out = columns.assign(
-        x_px=state.x * blank,
-        y_px=state.y * blank,
-        x_A=state.x * sx * blank,
-        y_A=state.y * sy * blank,
-        x_err_A=error[:, 1] * blank,
-        y_err_A=error[:, 2] * blank,
-        intensity=intensity * blank,
-        intensity_err=error[:, 0] * blank,
-        sigma_A=state.sigma * scale,
-        significance=significance,
-        chi2=chi2,
-        quality=quality,
-    )
-    out.attrs["fit"] = Fit(
-        covariance=covariance,
-        model=model * unit,
-        residual=residual * unit,
-        mask=problem.mask,
-        noise=replace(level, level=level.level * unit**2),
-        misfit=misfit,
-        sigma_A={s: float(w * scale) for s, w in zip(species, state.widths, strict=True)},
-        iterations=state.iterations,
-    )
-    return out
-
-
-def _column_chi2(
-    residual: np.ndarray, mask: np.ndarray, state: State, level: NoiseLevel
-) -> np.ndarray:
-    """Residual power under each column relative to the image's typical value, whitened.
-
-    For iDPC the gradient of the residual is taken first; a mild smoothing keeps to the band in
-    which columns live.
-    """
-    from stemdisp._kernels import local_mean
-
-    smooth = ndimage.gaussian_filter(residual, 0.4 * float(np.median(state.sigma)))
-    if level.kind == "idpc":
-        gy, gx = np.gradient(smooth)
-        power = gx**2 + gy**2
-    else:
-        power = smooth**2
-    typical = np.median(power[mask])
-    mean, _ = local_mean(power, mask, state.x, state.y, state.sigma, 3.0)
-    return mean / max(typical, np.finfo(float).tiny) * (np.log(2.0) if level.kind == "idpc" else 0.455)
-
-
-def _quality(
-    problem: Problem,
-    state: State,
-    significance: np.ndarray,
-    lost: np.ndarray,
-    chi2: np.ndarray,
-    columns: pd.DataFrame,
-    scale: float,
-) -> np.ndarray:
-    """Bits that the fit itself can tell."""
-    ny, nx = problem.image.shape
-    reach = 2.5 * state.sigma
-    border = (
-        (state.x < reach) | (state.x > nx - 1 - reach) | (state.y < reach) | (state.y > ny - 1 - reach)
-    )
-    quality = np.where(border, int(Quality.EDGE), 0)
-    quality |= np.where((lost > 0.1) & ~border, int(Quality.MASKED), 0)
-    quality |= np.where(significance < DETECTION, int(Quality.NOT_DETECTED), 0)
-    low, high = WIDTH_BOUNDS_A
-    at_bound = (state.sigma * scale < low * 1.02) | (state.sigma * scale > high * 0.98)
-    quality |= np.where(at_bound, int(Quality.WIDTH_AT_BOUND), 0)
-    quality |= np.where(chi2 > 6.0, int(Quality.MISFIT), 0)
-    return quality.astype(np.int64)

@@ -26,7 +26,7 @@ _MIN_SIDE = 32
 _COARSE_SIDE = 512  # more pixels than this do not place the frames any better
 _SIGNAL_FREE = 0.25  # 1/px: no column is so sharp
 _MEDIAN_CHI2 = 0.455
-_LEAST_NOISE = 1e-5  # of the power on the ring with most contrast
+_LEAST_NOISE = 1e-3  # of the power on the ring with most contrast
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,6 +68,7 @@ class Result:
         return repr_html(self)
 
     def __repr__(self) -> str:
+        """Show the summary in words."""
         from stemdisp.report import text_summary
 
         return text_summary(self)

@@ -224,7 +224,9 @@ def _oriented_cell(
     cell = cell @ np.array([[c, s], [-s, c]])
     # u points to the right of the normal, as in the drawing of the geometry.
     if cell[0, 0] < 0:
-        mirror = np.array([np.cos(2 * np.deg2rad(rotation_deg)), np.sin(2 * np.deg2rad(rotation_deg))])
+        mirror = np.array(
+            [np.cos(2 * np.deg2rad(rotation_deg)), np.sin(2 * np.deg2rad(rotation_deg))]
+        )
         cell = cell @ np.array([[-mirror[0], -mirror[1]], [-mirror[1], mirror[0]]])
     gradient = np.linalg.solve(cell, np.array(steps, dtype=float))
     return cell, gradient / np.hypot(*gradient)

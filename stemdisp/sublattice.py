@@ -1,4 +1,4 @@
-"""Table -> displacement of each column from its cage, bulk reference, plane averages."""
+"""Table -> displacement of each column from its cage, relative to the bulk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pandas as pd
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from stemdisp._values import average
 from stemdisp.crystal import Projection
+from stemdisp.fit import Fit
 from stemdisp.lattice import Lattice
-from stemdisp.refine import Fit
 from stemdisp.tables import Quality, check_columns, usable
 
 # Neighbours belong to one shell of the cage when their distances agree within this share.
@@ -53,8 +52,8 @@ class Displacements:
 def measure_displacements(
     columns: pd.DataFrame,
     lattice: Lattice,
-    projection: Projection,
     *,
+    projection: Projection,
     displaced: str = "K",
     cage: str = "Ta/O",
     bulk_from: int = 10,
@@ -178,10 +177,12 @@ def cage_shells(
         if len(offsets) == 0:
             raise ValueError(
                 f"cage species {species!r} has no inversion pairs about {displaced} in "
-                f"{projection.name} along {list(projection.zone_axis)}; choose another [crystal] cage"
+                f"{projection.name} along {list(projection.zone_axis)}; choose another cage"
             )
         near = offsets[length < SHELL * length.min()]
-        shells.append([o for o in near if (o[0], o[1]) > (1e-6, 0) or (abs(o[0]) < 1e-6 and o[1] > 0)])
+        shells.append(
+            [o for o in near if (o[0], o[1]) > (1e-6, 0) or (abs(o[0]) < 1e-6 and o[1] > 0)]
+        )
     return shells
 
 
@@ -208,7 +209,7 @@ def _find_partners(
 
 
 def _covariance(columns: pd.DataFrame) -> sparse.csr_array:
-    """The joint fit's covariance, or independent errors where the table has lost it."""
+    """Give the joint fit's covariance, or independent errors where the table has lost it."""
     fit = columns.attrs.get("fit")
     n = len(columns)
     if isinstance(fit, Fit) and fit.covariance.shape[0] >= 3 * n:
@@ -220,16 +221,10 @@ def _covariance(columns: pd.DataFrame) -> sparse.csr_array:
 
 
 def _directions(columns: pd.DataFrame, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of local u and v at every column, in calibrated axes; (n, 2) each."""
+    """Give unit vectors of local u and v at every column, in calibrated axes; (n, 2) each."""
     xy_px = lattice.position(columns[["i", "j"]].to_numpy(dtype=float))
     cell = lattice.local_cell(xy_px)
-    with np.errstate(invalid="ignore"):
-        scale = np.array(
-            [
-                np.nanmedian(columns["x_A"] / columns["x_px"]),
-                np.nanmedian(columns["y_A"] / columns["y_px"]),
-            ]
-        )
+    scale = np.array([columns[f"{a}_A"].std() / columns[f"{a}_px"].std() for a in "xy"])
     cell = cell * scale
     unit = cell / np.linalg.norm(cell, axis=2, keepdims=True)
     return unit[:, 0], unit[:, 1]
@@ -252,9 +247,7 @@ def _midpoints(
     return mid, weight
 
 
-def _bulk_rows(
-    columns: pd.DataFrame, rows: np.ndarray, bulk_from: int
-) -> tuple[np.ndarray, str]:
+def _bulk_rows(columns: pd.DataFrame, rows: np.ndarray, bulk_from: int) -> tuple[np.ndarray, str]:
     """Which displaced columns serve as the reference, and how they were chosen."""
     if "N" not in columns or columns["N"].isna().all():
         return np.zeros(len(rows), dtype=bool), "none"
@@ -319,7 +312,7 @@ def _offset_summary(
     rows: np.ndarray,
     values: list[np.ndarray],
 ) -> dict[str, float]:
-    """The offset that was subtracted, as seen on the whole cage, with its error."""
+    """Give the offset that was subtracted, as seen on the whole cage, with its error."""
     n_used = int(np.count_nonzero(reference))
     out: dict[str, float] = {"n_columns": n_used}
     for name, combo, value in zip(("delta", "delta_perp"), combos, values, strict=True):
@@ -337,81 +330,3 @@ def _offset_summary(
         out[name] = float(np.mean(applied))
         out[f"{name}_err"] = float(np.sqrt(max(noise, scatter)))
     return out
-
-
-def average_planes(
-    columns: pd.DataFrame, *, displaced: str = "K", spacing_A: float = np.nan
-) -> pd.DataFrame:
-    """Average displacements over each plane.
-
-    Parameters
-    ----------
-    columns : DataFrame
-        After `measure_displacements`.
-    displaced : str
-        Species whose displacements are averaged.
-    spacing_A : float
-        Distance of planes along the interface normal, for the depth.
-
-    Returns
-    -------
-    DataFrame
-        One row per plane, ``N, depth_nm, n_columns, delta_A, delta_err_A, delta_noise_A,
-        delta_perp_A, delta_perp_err_A``. ``err`` is total: scatter between columns and between
-        [001] rows (which share scan noise) included, and the bulk offset's error; ``noise`` is
-        the joint fit's covariance alone.
-    """
-    check_columns(columns, ("species", "N", "i", "delta_A", "delta_err_A", "delta_perp_A"))
-    extra = columns.attrs.get("displacements")
-    known = isinstance(extra, Displacements) and extra.along_u.shape[0] == len(columns)
-    planes = columns["N"].to_numpy(dtype=float, na_value=np.nan)
-    good = usable(columns) & (columns["species"] == displaced).to_numpy()
-    good &= np.isfinite(columns["delta_A"].to_numpy())
-    rows = []
-    for number in np.unique(planes[np.isfinite(planes)]).astype(int):
-        index = np.flatnonzero(good & (planes == number))
-        row: dict[str, float] = {
-            "N": number,
-            "depth_nm": (number - 1) * spacing_A / 10,
-            "n_columns": len(index),
-        }
-        for name in ("delta", "delta_perp"):
-            value = columns[f"{name}_A"].to_numpy()[index]
-            error = columns[f"{name}_err_A"].to_numpy()[index]
-            offset_error = np.nan_to_num(extra.offset[f"{name}_err"]) if known else 0.0
-            own = np.sqrt(np.maximum(error**2 - offset_error**2, 1e-12))
-            row |= _plane_average(name, value, own, offset_error, index, columns, extra, known)
-        rows.append(row)
-    out = pd.DataFrame(rows)
-    for name in ("N", "n_columns"):
-        out[name] = out[name].astype("Int64")
-    return out
-
-
-def _plane_average(
-    name: str,
-    value: np.ndarray,
-    error: np.ndarray,
-    offset_error: float,
-    index: np.ndarray,
-    columns: pd.DataFrame,
-    extra: Displacements | None,
-    known: bool,
-) -> dict[str, float]:
-    """Mean and both errors of one component in one plane."""
-    if len(index) == 0:
-        return {f"{name}_A": np.nan, f"{name}_err_A": np.nan, f"{name}_noise_A": np.nan}
-    clusters = np.floor(columns["i"].to_numpy(dtype=float)[index] + 1e-6)
-    mean, noise, total = average(value, error, clusters=clusters)
-    if known and extra is not None:
-        weight = 1 / error**2
-        combo = extra.along_u if name == "delta" else extra.along_v
-        mix = sparse.csr_array(
-            (weight / weight.sum(), (np.zeros(len(index), dtype=int), index)),
-            shape=(1, combo.shape[0]),
-        )
-        joint = mix @ combo
-        variance = float(((joint @ extra.covariance) @ joint.T).toarray()[0, 0])
-        noise = np.sqrt(max(variance, 0.0) + offset_error**2)
-    total = max(np.hypot(total, offset_error), noise)
-    return {f"{name}_A": mean, f"{name}_err_A": total, f"{name}_noise_A": noise}

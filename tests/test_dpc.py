@@ -205,7 +205,7 @@ def test_signal_keeps_axes_and_input(multislice):
     np.testing.assert_allclose(image.data, integrate_dpc(quadrants, pixel_size_A=pixel))
     assert [a.scale for a in image.axes_manager.signal_axes] == [pixel / 10] * 2
     assert [a.offset for a in image.axes_manager.signal_axes] == [1.5, -0.3]
-    assert image.metadata.Stemdisp.dpc.sign_margin > 10
+    assert image.metadata.stemdisp.dpc.sign_margin > 10
     np.testing.assert_array_equal(signal.data, quadrants)
 
 

@@ -1,0 +1,155 @@
+"""Column table -> plane table: means over each plane with noise and total errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from stemdisp._resampling import between_variance
+from stemdisp._values import average
+from stemdisp.occupancy import AnionReference
+from stemdisp.sublattice import Displacements
+from stemdisp.tables import check_columns, usable
+
+# Bulk planes needed to judge how much whole planes scatter.
+MIN_BULK_PLANES = 6
+
+
+def average_planes(
+    columns: pd.DataFrame,
+    *,
+    displaced: str = "K",
+    spacing_A: float = np.nan,
+    bulk_from: int = 10,
+) -> pd.DataFrame:
+    """Average displacements over each plane.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        After `measure_displacements`.
+    displaced : str
+        Species whose displacements are averaged.
+    spacing_A : float
+        Distance of planes along the interface normal, for the depth.
+    bulk_from : int
+        First bulk plane. Lines of the scan run nearly along the planes, so their jitter moves
+        whole planes, which no scatter inside a plane can show; the scatter of bulk planes beyond
+        their errors does, and is added to all.
+
+    Returns
+    -------
+    DataFrame
+        One row per plane, ``N, depth_nm, n_columns, delta_A, delta_err_A, delta_noise_A,
+        delta_perp_A, delta_perp_err_A``. ``err`` is total: scatter between columns, between
+        [001] rows (which share scan noise) and between bulk planes, and the bulk offset's error;
+        ``noise`` is the joint fit's covariance and the offset's error alone.
+    """
+    check_columns(columns, ("species", "N", "i", "delta_A", "delta_err_A", "delta_perp_A"))
+    extra = columns.attrs.get("displacements")
+    if not isinstance(extra, Displacements) or extra.along_u.shape[0] != len(columns):
+        extra = None
+    good = usable(columns) & (columns["species"] == displaced).to_numpy()
+    good &= np.isfinite(columns["delta_A"].to_numpy())
+    rows = []
+    for number, index in _by_plane(columns, good):
+        row: dict[str, float] = {
+            "N": number,
+            "depth_nm": (number - 1) * spacing_A / 10,
+            "n_columns": len(index),
+        }
+        for name in ("delta", "delta_perp"):
+            row |= _mean_displacement(name, columns, index, extra)
+        rows.append(row)
+    names = ["N", "depth_nm", "n_columns", "delta_A", "delta_err_A", "delta_noise_A"]
+    out = pd.DataFrame(rows, columns=[*names, "delta_perp_A", "delta_perp_err_A"])
+    for name in ("delta", "delta_perp"):
+        out = _add_plane_scatter(out, f"{name}_A", f"{name}_err_A", bulk_from)
+    return out.astype({"N": "Int64", "n_columns": "Int64"})
+
+
+def average_occupancy(
+    columns: pd.DataFrame, *, anion: str = "O", bulk_from: int = 10
+) -> pd.DataFrame:
+    """Average occupancies over each plane.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        After `measure_occupancy`.
+    anion : str
+        Species of the pure anion columns.
+    bulk_from : int
+        First bulk plane; see `average_planes`.
+
+    Returns
+    -------
+    DataFrame
+        ``N, n_anions, occupancy, occupancy_err`` (total error), one row per plane.
+    """
+    check_columns(columns, ("species", "N", "i", "occupancy", "occupancy_err", "quality"))
+    reference = columns.attrs.get("anion_reference")
+    value = columns["occupancy"].to_numpy(dtype=float)
+    error = columns["occupancy_err"].to_numpy(dtype=float)
+    common = np.zeros(len(columns))
+    if isinstance(reference, AnionReference) and len(reference.common) == len(columns):
+        common = np.nan_to_num(value * reference.common)
+    good = (columns["species"] == anion).to_numpy() & usable(columns) & np.isfinite(value)
+    rows = []
+    for number, index in _by_plane(columns, good):
+        own = np.sqrt(np.maximum(error[index] ** 2 - common[index] ** 2, 1e-12))
+        mean, _, total = average(value[index], own, clusters=_scan_rows(columns, index))
+        shared = float(np.mean(common[index])) if len(index) else 0.0
+        rows.append((number, len(index), mean, float(np.hypot(total, shared))))
+    out = pd.DataFrame(rows, columns=["N", "n_anions", "occupancy", "occupancy_err"])
+    out = _add_plane_scatter(out, "occupancy", "occupancy_err", bulk_from)
+    return out.astype({"N": "Int64", "n_anions": "Int64"})
+
+
+def _by_plane(columns: pd.DataFrame, good: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Give the row numbers of the usable columns of every plane that the table knows."""
+    plane = columns["N"].to_numpy(dtype=float, na_value=np.nan)
+    numbers = np.unique(plane[np.isfinite(plane)]).astype(int)
+    return [(int(n), np.flatnonzero(good & (plane == n))) for n in numbers]
+
+
+def _scan_rows(columns: pd.DataFrame, index: np.ndarray) -> np.ndarray:
+    """Label the [001] row of each column."""
+    return np.floor(columns["i"].to_numpy(dtype=float)[index] + 1e-6)
+
+
+def _mean_displacement(
+    name: str, columns: pd.DataFrame, index: np.ndarray, extra: Displacements | None
+) -> dict[str, float]:
+    """Mean and both errors of one component in one plane."""
+    if len(index) == 0:
+        return {f"{name}_A": np.nan, f"{name}_err_A": np.nan, f"{name}_noise_A": np.nan}
+    value = columns[f"{name}_A"].to_numpy()[index]
+    error = columns[f"{name}_err_A"].to_numpy()[index]
+    offset = 0.0 if extra is None else float(np.nan_to_num(extra.offset[f"{name}_err"]))
+    own = np.sqrt(np.maximum(error**2 - offset**2, 1e-12))
+    mean, noise, total = average(value, own, clusters=_scan_rows(columns, index))
+    if extra is not None:
+        # neighbours share cage columns: only the joint covariance knows the error of their mean
+        combo = extra.along_u if name == "delta" else extra.along_v
+        weight = 1 / own**2
+        place = (np.zeros(len(index), dtype=int), index)
+        mix = sparse.csr_array((weight / weight.sum(), place), shape=(1, combo.shape[0]))
+        joint = mix @ combo
+        noise = float(np.sqrt(max(((joint @ extra.covariance) @ joint.T).toarray()[0, 0], 0.0)))
+    noise, total = float(np.hypot(noise, offset)), float(np.hypot(total, offset))
+    return {f"{name}_A": mean, f"{name}_err_A": max(total, noise), f"{name}_noise_A": noise}
+
+
+def _add_plane_scatter(
+    planes: pd.DataFrame, value: str, error: str, bulk_from: int
+) -> pd.DataFrame:
+    """Add in quadrature what bulk planes scatter beyond their errors (random effects)."""
+    bulk = (planes["N"] >= bulk_from) & planes[value].notna() & (planes[error] > 0)
+    if np.count_nonzero(bulk) < MIN_BULK_PLANES:
+        return planes
+    x = planes.loc[bulk, value].to_numpy(dtype=float)
+    e = planes.loc[bulk, error].to_numpy(dtype=float)
+    extra = float(between_variance(x, e))
+    return planes.assign(**{error: np.sqrt(planes[error] ** 2 + extra)})
