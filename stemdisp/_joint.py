@@ -164,8 +164,7 @@ def iterate(
     `max_step` limits a step in widths. Returns the last state; ``converged`` says for which
     columns the last step was below ten times the tolerance.
     """
-    spread = PAIR_REACH * np.sqrt(2) * state.widths.max()
-    neighbours = Neighbours.within(state.x, state.y, spread)
+    neighbours, widest = _see(state), state.widths.max()
     held = problem.frozen
     state = replace(
         state,
@@ -173,11 +172,46 @@ def iterate(
         x=np.where(held, problem.start[:, 0], state.x),
         y=np.where(held, problem.start[:, 1], state.y),
     )
+    brake = Brake(len(state.x), len(state.widths))
+    moved = np.full(len(state.x), np.inf)
     for _ in range(max_iterations):
-        state, moved = _step(problem, state, neighbours, max_step)
+        if state.widths.max() > 1.1 * widest:
+            neighbours, widest = _see(state), state.widths.max()
+        state, moved = _step(problem, state, neighbours, brake, max_step)
         if np.max(moved, where=_matters(problem, state), initial=0.0) < tolerance_px:
             break
     return replace(state, converged=moved < 10 * tolerance_px)
+
+
+def _see(state: State) -> Neighbours:
+    """List the pairs of columns that overlap."""
+    return Neighbours.within(state.x, state.y, PAIR_REACH * np.sqrt(2) * state.widths.max())
+
+
+class Brake:
+    """Halves the steps of parameters that swing about their solution.
+
+    Where columns are not Gaussians the residual does not vanish, the Gauss-Newton matrix is not
+    the curvature, and steps in widths and intensities may overshoot for ever.
+    """
+
+    def __init__(self, n_columns: int, n_widths: int) -> None:
+        self._last = [np.zeros((n_columns, 3)), np.zeros((n_widths, 1)), np.zeros((1, 1))]
+        self._factor = [np.ones(n_columns), np.ones(n_widths), np.ones(1)]
+
+    def slow(self, steps: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the steps (n, k) of each group, shortened where they reverse without shrinking."""
+        out = []
+        for k, step in enumerate(steps):
+            last = self._last[k] if self._last[k].shape == step.shape else np.zeros_like(step)
+            along = np.sum(step * last, axis=1)
+            back = along < -0.35 * np.sum(last**2, axis=1)
+            factor = np.where(back, 0.5, 1.4) * self._factor[k]
+            self._factor[k] = np.clip(factor, 0.05, 1.0)
+            short = step * self._factor[k][:, None]
+            self._last[k] = short
+            out.append(short)
+        return out
 
 
 def _matters(problem: Problem, state: State) -> np.ndarray:
@@ -187,8 +221,9 @@ def _matters(problem: Problem, state: State) -> np.ndarray:
 
 
 def _step(
-    problem: Problem, state: State, neighbours: Neighbours, max_step: float
+    problem: Problem, state: State, neighbours: Neighbours, brake: Brake, max_step: float
 ) -> tuple[State, np.ndarray]:
+    """Take one step; return the new state and how far each position wanted to move."""
     from stemdisp._kernels import project_residual
 
     residual = np.where(problem.mask, problem.image - model_image(problem, state), 0.0)
@@ -200,6 +235,13 @@ def _step(
     gradient[problem.frozen] = 0.0
     pull = problem.prior[:, None] * (problem.start - np.column_stack([state.x, state.y]))
     step, widths, surface = _solve(problem, state, neighbours, gradient, pull, weighted)
+    # intensities in units of a width, so that one brake serves a column's three parameters
+    units = np.column_stack([sigma / np.maximum(np.abs(problem.expected), 1e-12), sigma * 0 + 1.0])
+    units = units[:, [0, 1, 1]]
+    scaled, slow_widths, slow_surface = brake.slow(
+        [step * units, widths[:, None], surface[None, :]]
+    )
+    step, widths, surface = scaled / units, slow_widths[:, 0], slow_surface[0]
     limit = max_step * sigma
     length = np.hypot(step[:, 1], step[:, 2])
     shrink = np.minimum(1.0, limit / np.maximum(length, 1e-12))

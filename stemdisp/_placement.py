@@ -82,7 +82,7 @@ def correlate_pairs(frames: np.ndarray, max_step: float, *, guard: bool = True) 
     Parameters
     ----------
     frames : ndarray, shape (n, ny, nx)
-        Whitened frames of mean zero.
+        Filtered frames of mean zero.
     max_step : float
         Largest shift from one frame to the next, in pixels.
     guard : bool, default True

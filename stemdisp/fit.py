@@ -129,7 +129,9 @@ def collect(
     residual = np.where(problem.mask, problem.image - _joint.model_image(problem, state), 0.0)
     intensity = state.volume * unit * area
     significance = intensity / error[:, 0]
-    chi2 = _column_chi2(residual, problem.mask, state, level)
+    # Poisson: scaled so that every pixel has the noise of one of weight 1.
+    even = residual if problem.pixel_weight is None else residual * np.sqrt(problem.pixel_weight)
+    chi2 = _column_chi2(even, problem.mask, state, level)
     quality = _quality(problem, state, significance, chi2, np.sqrt(area))
     if "quality" in columns:
         quality |= columns["quality"].to_numpy(dtype=np.int64)
@@ -156,7 +158,7 @@ def collect(
         mask=problem.mask,
         noise=replace(level, level=level.level * unit**2),
         misfit=misfit_ratio(
-            residual, problem.mask, level, sigma_px=float(np.median(state.sigma)), n_free=free
+            even, problem.mask, level, sigma_px=float(np.median(state.sigma)), n_free=free
         ),
         sigma_A={s: float(w * np.sqrt(area)) for s, w in zip(species, state.widths, strict=True)},
         iterations=state.iterations,

@@ -298,8 +298,9 @@ def _tops(strip: np.ndarray, layer: np.ndarray, good: np.ndarray, top: float) ->
     tops = []
     for number in np.unique(strip):
         here = strip == number
-        # a strip must show the planes on both sides of the mean interface
-        if layer[here].max() < top + 0.9 or layer[here].min() > top - 1.9:
+        # a strip must show the planes on both sides of the mean interface, without a gap (strips
+        # cut by the image border have some)
+        if not all(np.any(here & (layer == top + k)) for k in (-1, 0, 1)):
             continue
         level = top - 2
         while (

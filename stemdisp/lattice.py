@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Below these the answer is not the crystal that was asked for.
 MIN_EXPLAINED_PEAKS = 0.55
 MIN_FOUND = 0.5
+MAX_HALFWAY = 0.15
 MIN_CELL_EXPLAINED = 0.6
 MIN_MARGIN = 0.012
 DEGREE = 3
@@ -154,7 +155,9 @@ def find_lattice(
     matches = match_lattice(
         peaks, reciprocal, _reflections(projection, reciprocal), pixel_size_A=pixel_size
     )
-    good = [m for m in matches if m.explained > MIN_EXPLAINED_PEAKS and m.found > MIN_FOUND]
+    # A cell of half the size explains more than half of the peaks, and folds any image well.
+    whole = [m for m in matches if m.halfway < MAX_HALFWAY]
+    good = [m for m in whole if m.explained > MIN_EXPLAINED_PEAKS and m.found > MIN_FOUND]
     if not good:
         raise DataError(_no_match(projection, matches, pixel_size))
     trials = []

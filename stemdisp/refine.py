@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from stemdisp import _joint
 from stemdisp._joint import Background, Problem, State
-from stemdisp.fit import WIDTH_BOUNDS_A, collect
+from stemdisp.fit import MOVED_A, WIDTH_BOUNDS_A, collect
 from stemdisp.noise import NoiseLevel, measure_noise, ring_spectrum
 from stemdisp.tables import check_columns
 
@@ -155,10 +155,12 @@ def _start(
         np.zeros(len(x)),
         nuisance=species.index(NUISANCE) if NUISANCE in species else -1,
     )
-    return _with_prior(problem, state, 1e-3, scale), state
+    return _with_prior(problem, state, 1e-3, scale)
 
 
-def _with_prior(problem: Problem, state: State, level: float, scale: float) -> Problem:
+def _with_prior(
+    problem: Problem, state: State, level: float, scale: float
+) -> tuple[Problem, State]:
     """Tie absent columns to their sites, and those mostly outside the image to their kind."""
     from stemdisp._kernels import local_mean
 
@@ -177,9 +179,20 @@ def _with_prior(problem: Problem, state: State, level: float, scale: float) -> P
     faint = state.volume < 5.0 * np.sqrt(level * 4 * np.pi) * state.sigma * (
         1.0 if problem.order == 0 else state.sigma
     )
+    # What has gone further than a column can has slipped under a neighbour for want of its own
+    # intensity: it starts again from its site.
+    home = problem.start
+    away = np.hypot(state.x - home[:, 0], state.y - home[:, 1]) * scale
+    faint |= (away > MOVED_A) & (state.kind != problem.nuisance)
     spread = np.where(faint, FAINT_PRIOR_A, POSITION_PRIOR_A) / scale
     prior = level / spread**2
-    return replace(problem, expected=typical[state.kind], frozen=outside, prior=prior, level=level)
+    problem = replace(
+        problem, expected=typical[state.kind], frozen=outside, prior=prior, level=level
+    )
+    # Put back at once, because iterations end when the bright columns rest.
+    return problem, replace(
+        state, x=np.where(faint, home[:, 0], state.x), y=np.where(faint, home[:, 1], state.y)
+    )
 
 
 def _fit(
@@ -201,7 +214,7 @@ def _fit(
     state = _bounded(state, scale)
     level = _level(problem, state, noise, noise_psd, unit)
     for _ in range(2):
-        problem = _weighted(problem, state, level, scale, data, unit)
+        problem, state = _weighted(problem, state, level, scale, data, unit)
         state = _joint.iterate(
             problem,
             state,
@@ -226,19 +239,28 @@ def _level(
     noise_psd: tuple[np.ndarray, np.ndarray] | None,
     unit: float,
 ) -> NoiseLevel:
-    """Noise of the scaled image, from frames when they are given, else from the residual."""
+    """Noise of the scaled image, from frames when they are given, else from the residual.
+
+    With pixel weights (Poisson) it is the noise of a pixel of weight 1, as the covariance needs.
+    """
     sigma = float(np.median(state.sigma))
+    weight = problem.pixel_weight
     if noise_psd is not None:
         freq, power = noise_psd
-        return measure_noise(freq, power / unit**2, sigma_px=sigma, kind=noise, source="frames")
+        power = power / unit**2
+        if weight is not None:
+            power = power / np.mean(1.0 / weight[problem.mask])
+        return measure_noise(freq, power, sigma_px=sigma, kind=noise, source="frames")
     residual = problem.image - _joint.model_image(problem, state)
+    if weight is not None:
+        residual = residual * np.sqrt(weight)
     freq, power = ring_spectrum(residual, problem.mask)
     return measure_noise(freq, power, sigma_px=sigma, kind=noise, source="residual")
 
 
 def _weighted(
     problem: Problem, state: State, level: NoiseLevel, scale: float, data: np.ndarray, unit: float
-) -> Problem:
+) -> tuple[Problem, State]:
     """Set the metric, the pixel weights and the prior that follow from the noise."""
     weight = None
     if level.kind == "poisson":
@@ -247,5 +269,5 @@ def _weighted(
         floor = 0.02 * np.mean(expected[problem.mask])
         weight = np.where(problem.mask, 1.0 / np.maximum(expected, floor), 0.0)
         weight /= np.mean(weight[problem.mask])
-    problem = _with_prior(problem, state, level.level, scale)
-    return replace(problem, order=int(level.kind == "idpc"), pixel_weight=weight)
+    problem, state = _with_prior(problem, state, level.level, scale)
+    return replace(problem, order=int(level.kind == "idpc"), pixel_weight=weight), state

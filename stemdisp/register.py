@@ -45,7 +45,7 @@ class Registration:
     used : ndarray of bool, shape (n,)
         False for blank frames and for those that fit the others badly.
     correlation : ndarray, shape (n,)
-        Correlation of each frame with the mean of the others, after whitening; NaN if blank.
+        Correlation of each frame with the mean of the others, after filtering; NaN if blank.
     noise_psd : tuple of ndarray or None
         Spatial frequency (1/px) and power of the noise of `image`; white noise of variance s2
         has the power s2 at every frequency. None with fewer than two used frames.
@@ -109,11 +109,13 @@ def align_stack(
 
     Notes
     -----
-    Frames are whitened by the median of their power on rings, which is noise and not lattice, so
-    that the correlation is a matched filter for 1/k^2 noise. Correlations are normalised by the
-    overlap, which takes off the preference for small shifts. The fine step is the local discrete
-    Fourier transform of Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008), against
-    the mean of the other frames. Averaging uses cubic splines.
+    Frames are filtered with the maximum-likelihood weights for their own noise and contrast, ring
+    by ring, so 1/k^2 noise and background do no harm. Correlations are divided by the energy of
+    the overlap, which takes off the preference for small shifts. Lattice vectors are told apart
+    by what is left when each cell loses the mean of its neighbours (film, interface, defects),
+    summed over all pairs of frames; small drift decides ties only. The fine step is the local
+    discrete Fourier transform of Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008),
+    against the mean of the other frames. Averaging uses cubic splines.
     """
     return _align(stack, upsample=upsample, max_shift_px=max_shift_px, progress=progress)
 
@@ -135,7 +137,7 @@ def _align(
     if not max_shift_px > 0:
         raise ValueError(f"max_shift_px={max_shift_px!r} must be a positive number of pixels")
     tell = _Progress(progress, 3 * n)
-    filtered, usable, scale = _whitened_frames(read, n, shape, tell)
+    filtered, usable, scale = _filtered_frames(read, n, shape, tell)
     index = np.flatnonzero(usable)
     if not index.size:
         raise DataError(f"none of the {n} frames holds an image: all are blank or constant")
@@ -207,15 +209,15 @@ def _frames(stack: Any) -> tuple[Callable[[int], np.ndarray], int, tuple[int, in
     return read, 1 if single else int(data.shape[0]), shape
 
 
-def _whitened_frames(
+def _filtered_frames(
     read: Callable[[int], np.ndarray], n: int, shape: tuple[int, int], tell: _Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames with noise made white, reduced to about 512 pixels; usable ones; pixels per pixel.
+    """Return filtered frames of about 512 pixels, which are usable, and the reduction (x, y).
 
     Filtering and reduction happen in the cosine transform, whose mirrored borders leave no cross
     in the spectrum of an image that is not periodic.
     """
-    factor = max(1, min(shape) // _COARSE_SIDE)
+    factor = max(1, round(min(shape) / _COARSE_SIDE))
     small = tuple(round(s / factor) for s in shape)
     spectra = np.zeros((n, *small), dtype=np.float32)
     usable = np.zeros(n, dtype=bool)
@@ -227,7 +229,7 @@ def _whitened_frames(
             spread = frame.std()
             usable[i] = spread > 1e-9 * max(abs(frame).max(), 1e-300)
         if usable[i]:
-            spectrum = fft.dctn((frame / spread).astype(np.float32), norm="ortho")
+            spectrum = fft.dctn(((frame - frame.mean()) / spread).astype(np.float32), norm="ortho")
             spectra[i] = spectrum[: small[0], : small[1]]
         tell.step()
     if usable.any():
