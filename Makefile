@@ -51,7 +51,7 @@ docs: $(SET_UP_DOCS) ## build the documentation into docs/_build/html
 
 sample-data: $(SET_UP) ## make the sample data again
 	@mkdir -p sample_data
-	@$(BIN)/stemdisp simulate sample_data/lao_kto_111.hspy --preset lao-kto-111 --seed 1
+	@$(BIN)/stemdisp simulate sample_data/lao_kto_111.hspy --preset lao-kto-111 --seed 2
 
 clean: ## delete what was made, except results
 	@rm -rf $(VENV) build docs/_build docs/_generated .pytest_cache .ruff_cache *.egg-info

@@ -46,6 +46,28 @@ def fold(image: np.ndarray, weight: np.ndarray, ij: np.ndarray) -> tuple[np.ndar
     return mean.reshape(GRID, GRID), count.reshape(GRID, GRID)
 
 
+def halfway_power(doubled: np.ndarray) -> float:
+    """Share of the power of a doubled cell that lies midway between the lattice's reflections.
+
+    Parameters
+    ----------
+    doubled : ndarray, shape (GRID, GRID)
+        Mean of 2 x 2 cells.
+
+    Returns
+    -------
+    float
+        0 if all four cells are alike, up to noise; much if the lattice is too fine by half.
+    """
+    power = np.abs(fft.fft2(doubled - doubled.mean())) ** 2
+    order = np.abs(fft.fftfreq(GRID, 1 / GRID).round())
+    low = np.maximum(order[:, None], order[None, :])
+    noise = np.median(power[low > GRID // 4]) / np.log(2)
+    power = np.where((low > 0) & (low <= GRID // 4), power - noise, 0.0)
+    between = (order[:, None] % 2 > 0) | (order[None, :] % 2 > 0)
+    return max(0.0, float(power[between].sum())) / max(float(power.sum()), 1e-300)
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """One way to put the crystal's sites into the observed cell.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft, ndimage
@@ -87,18 +87,12 @@ def _centroid(
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """An affine map from reciprocal angstrom to reciprocal px and how well it explains peaks.
-
-    ``explained`` is the share of peak strength on the lattice, ``halfway`` that midway between
-    its points (the true cell is then twice as large), ``found`` the share of the expected
-    reflections that are there.
-    """
+    """An affine map from reciprocal angstrom to reciprocal px and how well it explains peaks."""
 
     matrix: np.ndarray
     score: float
     explained: float
     found: float
-    halfway: float = 0.0
 
 
 def match_lattice(
@@ -172,9 +166,8 @@ def _rank(
     rough = _score_many(peaks, matrices, hk @ reciprocal, weight)
     for index in np.argsort(rough)[::-1][:60]:
         matrix = _refine(peaks, matrices[index], reciprocal)
-        rows = reciprocal @ matrix
         match = _score(peaks, widened, matrix, hk @ reciprocal, weight)
-        match = replace(match, halfway=_halfway(peaks, rows))
+        rows = reciprocal @ matrix
         if not any(_same_lattice(rows, reciprocal @ m.matrix) for m in best):
             best.append(match)
         if len(best) >= 5:
@@ -240,15 +233,6 @@ def _score(
     seen = inside & (value > 6.0)
     found = float(weight[seen].sum() / max(weight[inside].sum(), 0.3 * weight.sum()))
     return Match(matrix, explained * found, explained, found)
-
-
-def _halfway(peaks: Peaks, rows: np.ndarray) -> float:
-    """Share of peak strength midway between points of the reciprocal lattice with these rows."""
-    doubled = 2 * peaks.freq @ np.linalg.inv(rows)
-    nearest = np.rint(doubled)
-    near = np.hypot(*((nearest - doubled) @ rows / 2).T) < 1.6 * peaks.resolution
-    near &= np.any(nearest % 2 != 0, axis=1)
-    return float(peaks.strength[near].sum() / max(peaks.strength.sum(), 1e-300))
 
 
 def _same_lattice(a: np.ndarray, b: np.ndarray) -> bool:

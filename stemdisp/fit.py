@@ -151,7 +151,7 @@ def collect(
         chi2=chi2,
         quality=quality,
     )
-    free = 4.0 * n / max(np.count_nonzero(problem.mask), 1)
+    free = 3.0 * n / max(np.count_nonzero(problem.mask), 1)
     out.attrs["fit"] = Fit(
         covariance=covariance,
         residual=residual * unit,

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.restoration import unwrap_phase
 
-from stemdisp._cell import Placement, fold, place_sites, row_operations
+from stemdisp._cell import Placement, fold, halfway_power, place_sites, row_operations
 from stemdisp._spectrum import Match, find_peaks, match_lattice
 from stemdisp.crystal import Projection
 from stemdisp.errors import DataError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Below these the answer is not the crystal that was asked for.
 MIN_EXPLAINED_PEAKS = 0.55
 MIN_FOUND = 0.5
-MAX_HALFWAY = 0.15
+MAX_HALFWAY = 0.04
 MIN_CELL_EXPLAINED = 0.6
 MIN_MARGIN = 0.012
 DEGREE = 3
@@ -155,15 +155,17 @@ def find_lattice(
     matches = match_lattice(
         peaks, reciprocal, _reflections(projection, reciprocal), pixel_size_A=pixel_size
     )
-    # A cell of half the size explains more than half of the peaks, and folds any image well.
-    whole = [m for m in matches if m.halfway < MAX_HALFWAY]
-    good = [m for m in whole if m.explained > MIN_EXPLAINED_PEAKS and m.found > MIN_FOUND]
+    good = [m for m in matches if m.explained > MIN_EXPLAINED_PEAKS and m.found > MIN_FOUND]
     if not good:
         raise DataError(_no_match(projection, matches, pixel_size))
     trials = []
     for match in [m for m in good if m.score > 0.75 * good[0].score][:3]:
         trials.append(_place(data, flat, match, projection, reciprocal))
-    lattice, placement = max(trials, key=lambda t: t[1].score)
+    # A cell of half the size folds any image well; what it averages away tells.
+    trials = [t for t in trials if t[2] < MAX_HALFWAY]
+    if not trials:
+        raise DataError(_no_match(projection, matches, pixel_size))
+    lattice, placement, _ = max(trials, key=lambda t: t[1].score)
     if placement.explained < MIN_CELL_EXPLAINED:
         raise DataError(
             f"the periods fit {projection.name} along {list(projection.zone_axis)} but the columns "
@@ -235,8 +237,11 @@ def _place(
     match: Match,
     projection: Projection,
     reciprocal: np.ndarray,
-) -> tuple[Lattice, Placement]:
-    """Track the distortion of one match and put the sites into its mean cell."""
+) -> tuple[Lattice, Placement, float]:
+    """Track the distortion of one match and put the sites into its mean cell.
+
+    The third value tells whether the true cell is larger, see `halfway_power`.
+    """
     lattice = _track(flat, np.linalg.inv(reciprocal @ match.matrix).T, reciprocal @ match.matrix)
     ny, nx = flat.shape
     stride = max(1, int(np.sqrt(ny * nx / 150_000)))
@@ -244,7 +249,9 @@ def _place(
     xy = np.column_stack([xx.ravel(), yy.ravel()])
     weight = sample(lattice.crystallinity, lattice.grid_px, xy)
     weight = np.where(np.isfinite(data[yy, xx].ravel()), np.clip(weight - 0.4, 0, 0.6), 0.0)
-    cell, _ = fold(flat[yy, xx].ravel(), weight, lattice.index(xy))
+    ij = lattice.index(xy)
+    cell, _ = fold(flat[yy, xx].ravel(), weight, ij)
+    halfway = halfway_power(fold(flat[yy, xx].ravel(), weight, ij / 2)[0])
     scale = np.sqrt(
         abs(np.linalg.det(projection.cell_matrix())) / abs(np.linalg.det(lattice.cell_px))
     )
@@ -252,7 +259,7 @@ def _place(
     # folded bins are centred half a bin on
     lattice = lattice.reindexed(placement.operation, placement.shift)
     lattice = replace(lattice, sign=placement.sign, margin=margin, explained=placement.explained)
-    return _upright(lattice, projection), placement
+    return _upright(lattice, projection), placement, halfway
 
 
 def _upright(lattice: Lattice, projection: Projection) -> Lattice:

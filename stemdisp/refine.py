@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from stemdisp import _joint
 from stemdisp._joint import Background, Problem, State
@@ -24,6 +25,7 @@ FAINT_PRIOR_A = 0.02
 # A position is tied to its start by this much: invisible for a column that is seen (its own
 # error is 100 times smaller), decisive for one that is not there.
 POSITION_PRIOR_A = 0.5
+SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
 OUTSIDE = 0.3  # share of a column beyond the usable pixels above which its kind is assumed
 BACKGROUND_KNOTS_A = 20.0
 NUISANCE = "film"  # species of blobs that are modelled but not measured
@@ -74,7 +76,8 @@ def refine_columns(
     Raises
     ------
     ValueError
-        Missing table columns, no pixel size, an image that is not 2-D, unknown `noise`.
+        Missing table columns, seeds that are not finite, no pixel size, an image that is not 2-D
+        or has no usable pixel, a mask of another shape, unknown `noise`.
     """
     check_columns(columns, ("species", "x_px", "y_px"))
     data, size = _as_array(image, pixel_size)
@@ -82,7 +85,9 @@ def refine_columns(
         raise ValueError(f"noise = {noise!r} is not one of: auto, idpc, white, poisson")
     if len(columns) == 0:
         raise ValueError("columns is empty; there is nothing to fit")
-    good = np.isfinite(data) if mask is None else np.isfinite(data) & np.asarray(mask, dtype=bool)
+    if not np.isfinite(columns[["x_px", "y_px"]].to_numpy(dtype=np.float64)).all():
+        raise ValueError("columns has x_px or y_px that are not finite; drop those rows first")
+    good = _usable_pixels(data, mask)
     scale = float(np.sqrt(size[0] * size[1]))
     species = tuple(dict.fromkeys(columns["species"]))
     unit = float(np.std(data[good])) or 1.0
@@ -113,6 +118,19 @@ def _as_array(
     if not (sx > 0 and sy > 0):
         raise ValueError(f"pixel_size = {pixel_size!r} must be positive, in angstrom per px")
     return np.asarray(data, dtype=np.float64), (float(sx), float(sy))
+
+
+def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Return where the image is finite and inside `mask`."""
+    good = np.isfinite(data)
+    if mask is not None:
+        mask = np.asarray(mask, dtype=bool)
+        if mask.shape != data.shape:
+            raise ValueError(f"mask has shape {mask.shape}; the image has {data.shape}")
+        good &= mask
+    if not good.any():
+        raise ValueError("image has no usable pixel: all are masked or not finite")
+    return good
 
 
 def _start(
@@ -179,11 +197,12 @@ def _with_prior(
     faint = state.volume < 5.0 * np.sqrt(level * 4 * np.pi) * state.sigma * (
         1.0 if problem.order == 0 else state.sigma
     )
-    # What has gone further than a column can has slipped under a neighbour for want of its own
-    # intensity: it starts again from its site.
+    # For want of its own intensity it may have slipped under a neighbour: start from its site.
     home = problem.start
     away = np.hypot(state.x - home[:, 0], state.y - home[:, 1]) * scale
-    faint |= (away > MOVED_A) & (state.kind != problem.nuisance)
+    xy = np.column_stack([state.x, state.y])
+    apart = cKDTree(xy).query(xy, k=2)[0][:, 1] * scale
+    faint |= (away > MOVED_A) & (apart < SLIPPED_A) & (state.kind != problem.nuisance)
     spread = np.where(faint, FAINT_PRIOR_A, POSITION_PRIOR_A) / scale
     prior = level / spread**2
     problem = replace(
@@ -269,5 +288,5 @@ def _weighted(
         floor = 0.02 * np.mean(expected[problem.mask])
         weight = np.where(problem.mask, 1.0 / np.maximum(expected, floor), 0.0)
         weight /= np.mean(weight[problem.mask])
-    problem, state = _with_prior(problem, state, level.level, scale)
-    return replace(problem, order=int(level.kind == "idpc"), pixel_weight=weight), state
+    problem = replace(problem, order=int(level.kind == "idpc"), pixel_weight=weight)
+    return _with_prior(problem, state, level.level, scale)

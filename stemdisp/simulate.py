@@ -83,7 +83,7 @@ class Scan:
     n_frames: int = 8
     size: int = 512
     pixel_size_A: float = 0.15
-    dose_e_per_A2: float = 1000.0
+    dose_e_per_A2: float = 500.0
     drift_px: float = 3.0
     shear_px: float = 1.0
     jitter_px: tuple[float, float] = (0.35, 0.15)

@@ -81,3 +81,34 @@ def pulls(truth, fitted, *, pixel=PIXEL_A, size=(224, 256), interior_A=4.0):
     )
     inside = (x > interior_A) & (x < size[1] * sx - interior_A)
     return out[inside & (y > interior_A) & (y < size[0] * sy - interior_A)]
+
+
+def seeds(truth):
+    """Lattice sites: what a finder gives."""
+    return truth[["species"]].assign(x_px=truth["site_x"], y_px=truth["site_y"])
+
+
+# Deviation per pixel (idpc: of each component of the DPC vector; poisson: counts at signal 1).
+NOISE = {"idpc": 0.02, "white": 0.05, "poisson": 60.0}
+
+
+def noisy(rng, image, kind, scale=1.0):
+    """Image with noise of one kind, `scale` times that of NOISE."""
+    if kind == "idpc":
+        return image + integrated_noise(rng, image.shape, scale * NOISE["idpc"])
+    if kind == "white":
+        return image + rng.normal(0, scale * NOISE["white"], image.shape)
+    return rng.poisson(image * NOISE["poisson"]) / NOISE["poisson"]
+
+
+def fit(image, table, noise, **options):
+    """Refine at the pixel size of these images."""
+    from stemdisp.refine import refine_columns
+
+    return refine_columns(image, table, pixel_size=PIXEL_A, noise=noise, **options)
+
+
+def error_pm(fitted, truth):
+    """Distance of every fitted column from its true place."""
+    off = np.hypot(fitted["x_px"] - truth["x_px"], fitted["y_px"] - truth["y_px"])
+    return off * PIXEL_A * 100

@@ -1,0 +1,1 @@
+"""Speed and accuracy of stemdisp, measured: see README.md."""

@@ -1,0 +1,137 @@
+"""Spectrum, kind and level of noise, and the misfit that is judged by them."""
+
+import numpy as np
+import pytest
+from _lattice_images import draw, integrated_noise, lattice
+
+from stemdisp.noise import NoiseLevel, measure_noise, misfit_ratio, ring_spectrum
+
+SIGMA_PX = 3.5
+SIZE = (240, 288)
+
+
+def noise(kind, level, seed=0, size=SIZE):
+    """Image of noise of the given kind and level."""
+    rng = np.random.default_rng(seed)
+    if kind == "idpc":
+        return integrated_noise(rng, size, np.sqrt(level))
+    return rng.normal(0, np.sqrt(level), size)
+
+
+def test_white_noise_has_its_variance_at_every_frequency():
+    frequency, power = ring_spectrum(noise("white", 0.09))
+    assert np.mean(power) == pytest.approx(0.09, rel=0.02)
+    slow, fast = power[frequency < 0.15], power[frequency > 0.35]
+    assert np.mean(slow) == pytest.approx(np.mean(fast), rel=0.1)
+    assert frequency.min() < 0.02 and 0.47 < frequency.max() < 0.5
+
+
+def test_integrated_noise_falls_with_the_square_of_frequency():
+    frequency, power = ring_spectrum(noise("idpc", 0.09))
+    inner = (frequency > 0.05) & (frequency < 0.45)
+    product = (power * (2 * np.pi * frequency) ** 2)[inner]
+    assert np.mean(product) == pytest.approx(0.09, rel=0.03)
+    assert np.polyfit(np.log(frequency[inner]), np.log(power[inner]), 1)[0] == pytest.approx(
+        -2, abs=0.1
+    )
+
+
+def test_lattice_peaks_do_not_count_as_noise():
+    truth = lattice(np.random.default_rng(1), size=SIZE, disorder_A=0.0)
+    image = noise("white", 0.01) + 0.3 * draw(truth, size=SIZE)
+    frequency, power = ring_spectrum(image)
+    high = frequency > 0.15  # above, only the reflections' tails remain
+    assert np.mean(power[high]) == pytest.approx(0.01, rel=0.1)
+    mean_power = np.mean(np.abs(np.fft.fft2(image - image.mean())) ** 2) / image.size
+    assert mean_power > 2 * np.mean(power[high])
+
+
+@pytest.mark.parametrize("kind", ["white", "idpc"])
+def test_masked_pixels_do_not_enter(kind):
+    image = noise(kind, 0.04)
+    mask = np.ones(SIZE, dtype=bool)
+    mask[:60] = False  # as a film is left out
+    dead = np.random.default_rng(2).integers(0, SIZE, (40, 2))
+    mask[tuple(dead.T)] = False
+    image[~mask] = 50.0
+    frequency, power = ring_spectrum(image, mask)
+    found = measure_noise(frequency, power, sigma_px=SIGMA_PX)
+    assert found.kind == kind
+    assert found.level == pytest.approx(0.04, rel=0.08)
+    spoiled = measure_noise(*ring_spectrum(image), sigma_px=SIGMA_PX, kind=kind)
+    assert spoiled.level > 1.0
+    with pytest.raises(ValueError, match="mask leaves no pixel"):
+        ring_spectrum(image, np.zeros(SIZE, dtype=bool))
+
+
+@pytest.mark.parametrize("kind", ["white", "idpc"])
+@pytest.mark.parametrize("source", ["residual", "frames"])
+@pytest.mark.parametrize("sigma_px", [2.0, 3.5])
+def test_kind_and_level_are_recovered(kind, source, sigma_px):
+    found = []
+    for seed in range(4):
+        spectrum = ring_spectrum(noise(kind, 2.5e-3, seed))
+        found.append(measure_noise(*spectrum, sigma_px=sigma_px, source=source))
+    assert {f.kind for f in found} == {kind} and found[0].source == source
+    assert np.mean([f.level for f in found]) == pytest.approx(2.5e-3, rel=0.05)
+    assert np.mean([f.slope for f in found]) == pytest.approx(-2 if kind == "idpc" else 0, abs=0.25)
+
+
+def test_a_given_kind_is_kept():
+    spectrum = ring_spectrum(noise("idpc", 1.0))
+    for kind in ("white", "poisson", "idpc"):
+        assert measure_noise(*spectrum, sigma_px=SIGMA_PX, kind=kind).kind == kind
+    assert measure_noise(*spectrum, sigma_px=SIGMA_PX).kind == "idpc"
+
+
+def test_the_bands_are_where_they_should_be():
+    # a residual has lost its noise below k sigma = 2; differences of frames have not
+    frequency = np.linspace(0.005, 0.495, 99)
+    slow = 2 * np.pi * frequency * SIGMA_PX < 2.05
+    power = np.where(slow, 5.0, 1.0)
+    assert measure_noise(frequency, power, sigma_px=SIGMA_PX, kind="white").level == 1.0
+    frames = measure_noise(frequency, power, sigma_px=SIGMA_PX, kind="white", source="frames")
+    assert frames.level == 5.0
+
+
+def test_coarse_pixels_still_give_a_level():
+    found = measure_noise(*ring_spectrum(noise("white", 0.01)), sigma_px=0.8)
+    assert found.kind == "white"
+    assert found.level == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["white", "idpc"])
+def test_misfit_is_one_for_noise_alone_and_large_for_the_wrong_model(kind):
+    mask = np.ones(SIZE, dtype=bool)
+    image = noise(kind, 0.01, seed=3)
+    right = NoiseLevel(kind, 0.01, 0.0, "residual")
+    assert misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.0) == pytest.approx(
+        1, abs=0.1
+    )
+    # a column in ten that the model has not got
+    truth = lattice(np.random.default_rng(1), size=SIZE).iloc[::10]
+    left_over = 0.5 * draw(truth, size=SIZE, background=0.0)
+    assert misfit_ratio(image + left_over, mask, right, sigma_px=SIGMA_PX, n_free=0.0) > 2
+    half = misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.01)
+    assert half > misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.0)
+
+
+def test_misfit_shows_white_noise_assumed_for_integrated_noise():
+    image = noise("idpc", 0.01, seed=4)
+    mask = np.ones(SIZE, dtype=bool)
+    spectrum = ring_spectrum(image)
+    wrong = measure_noise(*spectrum, sigma_px=SIGMA_PX, kind="white")
+    right = measure_noise(*spectrum, sigma_px=SIGMA_PX)
+    assert misfit_ratio(image, mask, wrong, sigma_px=SIGMA_PX, n_free=0.0) > 2
+    assert misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.0) < 1.2
+
+
+def test_misfit_leaves_masked_pixels_out():
+    image = noise("white", 0.01, seed=5)
+    mask = np.ones(SIZE, dtype=bool)
+    mask[:50] = False
+    image[~mask] += 30.0
+    right = NoiseLevel("white", 0.01, 0.0, "residual")
+    assert misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.0) == pytest.approx(
+        1, abs=0.15
+    )

@@ -1,0 +1,235 @@
+"""The joint fit: what it recovers, from where, and what it says of what it cannot."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from _lattice_images import PIXEL_A, U_A, V_A, draw, error_pm, fit, lattice, noisy, seeds
+
+from stemdisp.refine import refine_columns
+from stemdisp.tables import Quality
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A lattice of 81 columns and its image without noise."""
+    truth = lattice(np.random.default_rng(0), size=(160, 176))
+    return truth, draw(truth, size=(160, 176))
+
+
+@pytest.mark.parametrize("noise", ["idpc", "white", "poisson", "auto"])
+def test_overlapping_columns_are_recovered_without_noise(small, noise):
+    truth, image = small
+    fitted = fit(image, seeds(truth), noise)
+    assert error_pm(fitted, truth).max() < 0.1
+    np.testing.assert_allclose(fitted["intensity"], truth["intensity"], rtol=1e-3)
+    np.testing.assert_allclose(fitted["sigma_A"], truth["sigma_A"], rtol=1e-3)
+    # the seeds were off by the disorder, so there was something to find
+    assert np.hypot(truth["x_px"] - truth["site_x"], 0).max() * PIXEL_A > 0.1
+
+
+def test_a_slow_background_moves_nothing(small):
+    truth, image = small
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]] / 160
+    slow = image + 0.4 * np.cos(2 * y) + 0.2 * x**2
+    for noise, limit in (("idpc", 0.1), ("white", 0.3)):
+        assert error_pm(fit(slow, seeds(truth), noise), truth).max() < limit
+
+
+def test_the_answer_does_not_depend_on_the_seeds():
+    rng = np.random.default_rng(3)
+    truth = lattice(rng)
+    potassium = truth["species"] == "K"
+    turn = np.deg2rad(35.3)
+    truth.loc[potassium, "x_px"] += 0.54 * np.cos(turn) / PIXEL_A
+    truth.loc[potassium, "y_px"] += 0.54 * np.sin(turn) / PIXEL_A
+    image = noisy(rng, draw(truth), "idpc")
+    jitter = rng.normal(0, np.sqrt(0.5), (len(truth), 2))
+    best = fit(image, truth[["species", "x_px", "y_px"]], "idpc")
+    starts = [seeds(truth), seeds(truth), truth[["species", "x_px", "y_px"]].copy()]
+    starts[1][["x_px", "y_px"]] += jitter
+    starts[2][["x_px", "y_px"]] += jitter
+    for start in starts:
+        fitted = fit(image, start, "idpc")
+        off = np.hypot(fitted["x_A"] - best["x_A"], fitted["y_A"] - best["y_A"])
+        assert (off / best["x_err_A"]).max() < 0.1
+        np.testing.assert_allclose(fitted["intensity"], best["intensity"], rtol=2e-3)
+        assert (fitted["quality"] == best["quality"]).all()
+
+
+@pytest.mark.parametrize("kind", ["idpc", "white"])
+def test_absent_oxygen_is_found_absent(kind):
+    pull, away, wrong = [], [], 0
+    for seed in range(5):
+        rng = np.random.default_rng(900 + seed)
+        truth = lattice(rng, disorder_A=0.03)
+        oxygen = truth.index[truth["species"] == "O"]
+        gone = rng.choice(oxygen, 6, replace=False)
+        truth.loc[gone, "intensity"] = 0.0
+        fitted = fit(noisy(rng, draw(truth), kind), seeds(truth), kind)
+        flagged = (fitted["quality"] & int(Quality.NOT_DETECTED)) > 0
+        wrong += np.count_nonzero(flagged != truth.index.isin(gone))
+        lost = fitted.loc[gone]
+        pull += list(lost["intensity"] / lost["intensity_err"])
+        off = np.hypot(lost["x_px"] - truth["site_x"][gone], lost["y_px"] - truth["site_y"][gone])
+        away += list(off * PIXEL_A)
+        assert lost["x_err_A"].max() < 0.5
+        # its error is that of a column that is there
+        there = fitted.loc[oxygen.difference(gone), "intensity_err"].median()
+        assert lost["intensity_err"].median() == pytest.approx(there, rel=0.15)
+        kept = truth.index.difference(gone)
+        near = error_pm(fitted, truth)[kept] / (100 * fitted["x_err_A"][kept])
+        assert near.max() < 6
+    assert wrong == 0
+    assert max(away) < 0.1
+    assert np.max(np.abs(pull)) < 4
+    assert abs(np.mean(pull)) < 4 / np.sqrt(len(pull))
+    assert 1 - 4 / np.sqrt(60) < np.std(pull) < 1 + 4 / np.sqrt(60)
+
+
+def test_bits_say_what_is_wrong_with_a_column():
+    rng = np.random.default_rng(8)
+    table = pd.DataFrame({"species": "A", "x_px": [40.0, 40, 100, 100], "y_px": [40.0, 100] * 2})
+    table = table.assign(intensity=1.2, sigma_A=0.42)
+    size = (140, 140)
+    noise = rng.normal(0, 0.01, size)
+    start = table.copy()
+    start.loc[0, "x_px"] += 1.1 / PIXEL_A
+    fitted = fit(draw(table, size=size) + noise, start, "white")
+    assert fitted["quality"].tolist() == [int(Quality.MOVED), 0, 0, 0]
+    assert error_pm(fitted, table).max() < 1
+    wide = table.assign(sigma_A=1.3, intensity=12.0)
+    fitted = fit(draw(wide, size=size) + noise, table, "white")
+    assert (fitted["quality"] & int(Quality.WIDTH_AT_BOUND)).all()
+    cut = table.assign(x_px=[40.0, 40, 100, 139 - 2 * 0.42 / PIXEL_A])
+    fitted = fit(draw(cut, size=size) + noise, cut.assign(quality=2), "white")
+    assert fitted["quality"].tolist() == [2, 2, 2, 2 | int(Quality.EDGE)]
+
+
+def test_what_still_moves_is_no_measurement(small):
+    truth, image = small
+    image = noisy(np.random.default_rng(2), image, "idpc", 3.0)
+    fitted = fit(image, seeds(truth), "idpc", max_iterations=1)
+    moving = (fitted["quality"] & int(Quality.NOT_CONVERGED)) > 0
+    assert moving.any()
+    values = fitted[["x_px", "y_A", "x_err_A", "intensity", "intensity_err"]]
+    assert values[moving].isna().all(axis=None) and values[~moving].notna().all(axis=None)
+    assert not (fit(image, seeds(truth), "idpc")["quality"] & int(Quality.NOT_CONVERGED)).any()
+
+
+@pytest.mark.parametrize("noise", ["idpc", "white", "poisson"])
+def test_masked_and_nan_pixels_are_left_out(small, noise):
+    truth, image = small
+    middle = np.hypot(truth["x_px"] - 88, truth["y_px"] - 80).idxmin()
+    x, y = truth.loc[middle, ["x_px", "y_px"]].astype(int)
+    mask = np.ones(image.shape, dtype=bool)
+    mask[y - 2 : y + 4, x + 1 : x + 9] = False
+    mask[3:9, 60] = False
+    masked = fit(np.where(mask, image, 1e3), seeds(truth), noise, mask=mask)
+    absent = fit(np.where(mask, image, np.nan), seeds(truth), noise)
+    pd.testing.assert_frame_equal(masked, absent, check_exact=True)
+    assert error_pm(masked, truth).max() < 0.2
+    bit = (masked["quality"] & int(Quality.MASKED)) > 0
+    assert bit[middle] and bit.sum() <= 4
+    assert (np.hypot(truth["x_px"] - x, truth["y_px"] - y)[bit & (truth["y_px"] > 20)] < 20).all()
+    known = masked.attrs["fit"]
+    assert not known.mask[~mask].any() and not known.residual[~mask].any()
+    # less of the column is left, so its error grows
+    whole = fit(image + 0.0, seeds(truth), noise)
+    ratio = masked["x_err_A"] / np.sqrt(known.noise.level)
+    ratio /= whole["x_err_A"] / np.sqrt(whole.attrs["fit"].noise.level)
+    assert ratio[middle] > 1.05
+    hot = fit(np.where(mask, image, 20.0), seeds(truth), noise)
+    assert error_pm(hot, truth)[middle] > 3
+
+
+def test_same_input_same_bits_and_nothing_is_changed(small):
+    truth, image = small
+    image = noisy(np.random.default_rng(4), image, "idpc")
+    table = seeds(truth).assign(i=np.arange(len(truth)) * 0.5, remark="kept", quality=2)
+    table.index = [f"row {k}" for k in range(len(table))]
+    image_before, table_before = image.copy(), table.copy()
+    one, two = (refine_columns(image, table, pixel_size=PIXEL_A) for _ in range(2))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    a, b = one.attrs["fit"], two.attrs["fit"]
+    assert (a.covariance != b.covariance).nnz == 0
+    np.testing.assert_array_equal(a.residual, b.residual)
+    np.testing.assert_array_equal(image, image_before)
+    pd.testing.assert_frame_equal(table, table_before, check_exact=True)
+    assert one.index.equals(table.index)
+    assert (one[["species", "i", "remark"]] == table[["species", "i", "remark"]]).all(axis=None)
+    assert ((one["quality"] & 2) == 2).all()
+    # another order of rows is the same problem
+    turned = refine_columns(image, table[::-1], pixel_size=PIXEL_A)
+    assert turned.index.equals(table.index[::-1])
+    np.testing.assert_allclose(turned["x_A"][::-1], one["x_A"], atol=2e-4)
+
+
+def test_units_follow_the_pixel_size(small):
+    truth, image = small
+    square = fit(image, seeds(truth), "idpc")
+    oblong = refine_columns(image, seeds(truth), pixel_size=(0.12, 0.13), noise="idpc")
+    tall = 0.13 / 0.12
+    for name, factor in {"x_px": 1, "y_px": 1, "x_A": 1, "y_A": tall, "intensity": tall}.items():
+        np.testing.assert_allclose(oblong[name], factor * square[name], rtol=1e-4)
+    level = [t.attrs["fit"].noise.level for t in (oblong, square)]
+    ratio = np.sqrt(level[0] / level[1])
+    for name, factor in {"x_err_A": 1, "y_err_A": tall, "intensity_err": tall}.items():
+        np.testing.assert_allclose(oblong[name], factor * ratio * square[name], rtol=0.01)
+    brighter = fit(7 * image + 100, seeds(truth), "idpc")
+    np.testing.assert_allclose(brighter["intensity"], 7 * square["intensity"], rtol=1e-4)
+    np.testing.assert_allclose(brighter["x_A"], square["x_A"], atol=1e-4)
+
+
+def test_a_signal_and_its_array_give_the_same(small):
+    from hyperspy.signals import Signal2D
+
+    truth, image = small
+    signal = Signal2D(image.copy())
+    for axis, scale in zip(signal.axes_manager.signal_axes, (0.012, 0.013), strict=True):
+        axis.scale, axis.units = scale, "nm"
+    whole = refine_columns(signal, seeds(truth), noise="white")
+    array = refine_columns(image, seeds(truth), pixel_size=(0.12, 0.13), noise="white")
+    np.testing.assert_allclose(whole["y_A"], array["y_A"], rtol=1e-9)
+    np.testing.assert_allclose(whole["x_A"], array["x_A"], rtol=1e-9)
+    other = refine_columns(signal, seeds(truth), pixel_size=0.24, noise="white")
+    np.testing.assert_allclose(other["x_A"], 2 * whole["x_A"], rtol=1e-3)
+    with pytest.raises(ValueError, match="no calibrated axes; give pixel_size"):
+        refine_columns(Signal2D(image), seeds(truth))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise": "pink"}, "noise = 'pink' is not one of: auto, idpc"),
+        ({"image": np.zeros((3, 20, 20))}, "image has 3 dimensions; pass one 2-D image"),
+        ({"pixel_size": None}, "pixel_size is needed when image is an array"),
+        ({"pixel_size": -0.1}, "pixel_size = -0.1 must be positive"),
+        ({"columns": pd.DataFrame({"species": ["O"], "x_px": [1.0]})}, "columns lacks y_px"),
+        ({"columns": pd.DataFrame(columns=["species", "x_px", "y_px"])}, "columns is empty"),
+        ({"mask": np.ones((4, 5), dtype=bool)}, r"mask has shape \(4, 5\); the image has"),
+        ({"image": np.full((160, 176), np.nan)}, "no usable pixel"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(small, change, message):
+    truth, image = small
+    call = {"image": image, "columns": seeds(truth), "pixel_size": PIXEL_A} | change
+    with pytest.raises(ValueError, match=message):
+        refine_columns(call.pop("image"), call.pop("columns"), **call)
+
+
+def test_seeds_must_be_finite(small):
+    truth, image = small
+    table = seeds(truth)
+    table.loc[3, "y_px"] = np.nan
+    with pytest.raises(ValueError, match="not finite; drop those rows"):
+        fit(image, table, "white")
+
+
+def test_the_test_image_is_the_crystal():
+    truth = lattice(np.random.default_rng(0), disorder_A=0.0)
+    xy = truth[["x_px", "y_px"]].to_numpy() * PIXEL_A
+    tantalum = xy[truth["species"] == "Ta"]
+    for species, expected in (("O", U_A / 2), ("K", V_A / 2)):
+        other = xy[truth["species"] == species]
+        nearest = np.min(np.hypot(*(other[:, None] - tantalum[None]).T), axis=0)
+        assert np.median(nearest) == pytest.approx(expected, abs=1e-6)
