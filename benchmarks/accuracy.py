@@ -26,7 +26,6 @@ class Score:
     rms_pm: float
     ratio: float
     ratio_err: float
-    bias_pm: float
     slope: float
     slope_err: float
     pull: float
@@ -73,9 +72,7 @@ def bounds_of(truth: pd.DataFrame, size: int, kind: scene.Kind, widths: str) -> 
     )
 
 
-def score(
-    truth: pd.DataFrame, fitted: list[pd.DataFrame], bound: pd.DataFrame
-) -> dict[str, Score]:
+def score(truth: pd.DataFrame, fitted: list[pd.DataFrame], bound: pd.DataFrame) -> dict[str, Score]:
     """Compare fits with the truth, species by species."""
     return {
         name: _score_species(truth, fitted, bound, (truth["species"] == name).to_numpy())
@@ -95,17 +92,15 @@ def _score_species(
     good = ~lost & ~mark
     least = np.broadcast_to(bound.loc[rows, ["x_err_A", "y_err_A"]].to_numpy(), error.shape)
     used, limit = error[good], least[good]
-    rms, crlb = (float(np.sqrt(np.mean(v**2))) for v in (used, limit))
+    rms, crlb = _rms(used), _rms(limit)
     per_column = np.where(good[..., None], error, np.nan)
     slope, slope_err = _slope(truth[rows], per_column)
     pull, pull_v, ratio_v = _pulls(truth, fitted, bound, rows, error, good)
-    bias = np.nanmean(per_column, axis=0)
     return Score(
         bound_pm=100 * crlb,
         rms_pm=100 * rms,
         ratio=rms / crlb,
-        ratio_err=rms / crlb / np.sqrt(2 * used.size),
-        bias_pm=float(100 * np.sqrt(np.mean(np.nanmean(bias, axis=0) ** 2))),
+        ratio_err=rms / crlb / np.sqrt(2 * max(used.size, 1)),
         slope=slope,
         slope_err=slope_err,
         pull=pull,
@@ -156,4 +151,8 @@ def _pulls(
     claimed_v = np.stack([f["intensity_err"].to_numpy()[rows] for f in fitted])
     least = np.broadcast_to(bound.loc[rows, "intensity_err"].to_numpy(), off.shape)
     pulls = (error / claimed)[good], (off / claimed_v)[good], (off / least)[good]
-    return tuple(float(np.sqrt(np.mean(p**2))) for p in pulls)
+    return tuple(_rms(p) for p in pulls)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else np.nan

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import os
+import pstats
 import subprocess
 import sys
 import tempfile
@@ -21,16 +23,32 @@ SAMPLE = ROOT / "sample_data" / "lao_kto_111.hspy"
 
 _FIRST_CALL = """
 import time
-start = time.perf_counter()
 import numpy, pandas
 from stemdisp.refine import refine_columns
-ready = time.perf_counter()
+ready = time.process_time()
 from benchmarks import scene
 truth = scene.true_columns(96)
 image = scene.add_noise(scene.perfect_image(truth, 96), scene.KINDS[0], 0)
-begin = time.perf_counter()
+begin = time.process_time()
 refine_columns(image, scene.starts(truth, 0), pixel_size=scene.PIXEL_A, noise="white")
-print(ready - start, time.perf_counter() - begin)
+print(ready, time.process_time() - begin)
+"""
+
+_LARGE = """
+import resource, sys, time
+from benchmarks import scene
+from benchmarks.accuracy import stemdisp_fit
+from benchmarks.speed import warm_up
+size = int(sys.argv[1])
+warm_up()
+truth = scene.true_columns(size)
+kind = scene.KINDS[-1]
+image = scene.add_noise(scene.perfect_image(truth, size), kind, 0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begin = time.process_time()
+stemdisp_fit(kind.noise)(image, scene.starts(truth, 0))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(truth), time.process_time() - begin, peak / 1024**2, before / 1024**2)
 """
 
 
@@ -74,20 +92,40 @@ def time_pipeline(runs: int) -> tuple[float, dict[str, float]] | None:
 def time_first_call() -> tuple[float, float, float]:
     """Give seconds of import, of the first fit with nothing compiled yet, and of a later one.
 
-    Wall time, in fresh processes.
+    Processor time in fresh processes with an empty cache of compiled code.
     """
     with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"NUMBA_CACHE_DIR": cache}
-        times = []
-        for _ in range(2):
-            done = subprocess.run(
-                [sys.executable, "-c", _FIRST_CALL],
-                check=True,
-                capture_output=True,
-                text=True,
-                cwd=ROOT,
-                env=environment,
-            )
-            times.append([float(t) for t in done.stdout.split()])
-    (_, first), (ready, later) = times
-    return ready, first, later
+        first, later = (_child(_FIRST_CALL, NUMBA_CACHE_DIR=cache) for _ in range(2))
+    return later[0], first[1], later[1]
+
+
+def time_large(size: int) -> tuple[float, ...]:
+    """Give columns, seconds, GiB at the peak and GiB before the fit for one large image."""
+    return tuple(_child(_LARGE, str(size)))
+
+
+def _child(script: str, *arguments: str, **environment: str) -> list[float]:
+    """Run a script in its own process and read the numbers that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
+    return [float(number) for number in done.stdout.split()]
+
+
+def profile_fit(truth: pd.DataFrame, size: int, kind: scene.Kind) -> list[tuple[str, float]]:
+    """Give the functions in which the fit spends most of its time, and their shares."""
+    image = scene.add_noise(scene.perfect_image(truth, size), kind, 0)
+    start = scene.starts(truth, 0)
+    fit = stemdisp_fit(kind.noise)
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(fit, image, start)
+    stats = pstats.Stats(profile)
+    own = {name: entry[2] for (_, _, name), entry in stats.stats.items()}
+    total = sum(own.values())
+    largest = sorted(own, key=own.get, reverse=True)[:8]
+    return [(name.strip("<>"), own[name] / total) for name in largest]

@@ -19,6 +19,7 @@ CONTRAST_WEIGHT = 0.018
 CONTRAST_SPREAD = 0.8
 GEOMETRY_LEAD = 0.02
 ODD_CONTRAST = 0.06
+LOW_ORDERS = 6  # of a doubled cell: reflections up to 3 of the cell itself
 
 
 def fold(image: np.ndarray, weight: np.ndarray, ij: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,11 +62,12 @@ def halfway_power(doubled: np.ndarray) -> float:
     """
     power = np.abs(fft.fft2(doubled - doubled.mean())) ** 2
     order = np.abs(fft.fftfreq(GRID, 1 / GRID).round())
-    low = np.maximum(order[:, None], order[None, :])
-    noise = np.median(power[low > GRID // 4]) / np.log(2)
-    power = np.where((low > 0) & (low <= GRID // 4), power - noise, 0.0)
-    between = (order[:, None] % 2 > 0) | (order[None, :] % 2 > 0)
-    return max(0.0, float(power[between].sum())) / max(float(power.sum()), 1e-300)
+    highest = np.maximum(order[:, None], order[None, :])
+    low = (highest > 0) & (highest <= LOW_ORDERS)
+    between = low & ((order[:, None] % 2 > 0) | (order[None, :] % 2 > 0))
+    # few of the orders between carry a superlattice, so their median is that of noise
+    power = power - np.median(power[between]) / np.log(2)
+    return max(0.0, float(power[between].sum())) / max(float(power[low].sum()), 1e-300)
 
 
 @dataclass(frozen=True, eq=False)

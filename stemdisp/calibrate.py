@@ -1,15 +1,69 @@
-"""Pixel size: from the file, from the user, or from the bulk lattice; and whether they agree."""
+"""Lattice from fitted columns; pixel size from file, user or lattice, and whether they agree."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 
 from stemdisp.crystal import Projection
 from stemdisp.errors import DataError
-from stemdisp.lattice import Lattice
+from stemdisp.lattice import Lattice, distortion_terms
+from stemdisp.tables import check_columns, usable
 
 AGREE = 0.01  # file and lattice may differ by this share
+MIN_COLUMNS = 30
+# (scatter of positions / plausible bending)^2, in px: 0.2 px against 1 px
+BEND_PRIOR = 0.04
 SQUARE = 0.01  # axes that differ by less count as equally scaled
+
+
+def refit_lattice(lattice: Lattice, columns: pd.DataFrame, *, species: str) -> Lattice:
+    """Fit the lattice to the positions of fitted columns.
+
+    Phases of reflections, from which the lattice was found, are averages over several cells and
+    suffer at the edge of the crystal; positions of columns do not.
+
+    Parameters
+    ----------
+    lattice : Lattice
+        As found; its indices and the form of its distortion are kept.
+    columns : DataFrame
+        After `refine_columns`: ``species, i, j, x_px, y_px, quality``.
+    species : str
+        Columns that mark the lattice (the cage's cation, which stays in place).
+
+    Returns
+    -------
+    Lattice
+        The same lattice if there are fewer than 30 usable columns.
+    """
+    check_columns(columns, ("species", "i", "j", "x_px", "y_px", "quality"))
+    good = usable(columns) & (columns["species"] == species).to_numpy()
+    good &= np.isfinite(columns["x_px"].to_numpy())
+    if np.count_nonzero(good) < MIN_COLUMNS:
+        return lattice
+    ij = columns.loc[good, ["i", "j"]].to_numpy(dtype=float)
+    xy = columns.loc[good, ["x_px", "y_px"]].to_numpy(dtype=float)
+    straight = lattice.origin_px + ij @ lattice.cell_px
+    bends = distortion_terms((straight - lattice.centre_px) / lattice.scale_px)
+    design = np.column_stack([np.ones(len(ij)), ij, bends])
+    ridge = np.diag([0.0] * 3 + [BEND_PRIOR] * bends.shape[1])
+    weight = np.ones(len(ij))
+    for _ in range(4):
+        normal = design.T @ (weight[:, None] * design) + ridge
+        solution = np.linalg.solve(normal, design.T @ (weight[:, None] * xy))
+        off = np.hypot(*(xy - design @ solution).T)
+        # columns that sit elsewhere (defects) lose their say
+        weight = 1.0 / np.maximum(1.0, off / (2.5 * np.median(off) + 1e-9))
+    return replace(
+        lattice,
+        origin_px=solution[0],
+        u_px=solution[1],
+        v_px=solution[2],
+        distortion=solution[3:],
+    )
 
 
 def pixel_size_from_lattice(lattice: Lattice, projection: Projection) -> tuple[float, float]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Below these the answer is not the crystal that was asked for.
 MIN_EXPLAINED_PEAKS = 0.55
 MIN_FOUND = 0.5
-MAX_HALFWAY = 0.04
+MAX_HALFWAY = 0.07
 MIN_CELL_EXPLAINED = 0.6
 MIN_MARGIN = 0.012
 DEGREE = 3
@@ -102,7 +102,23 @@ class Lattice:
         return replace(self, origin_px=origin, u_px=cell[0], v_px=cell[1])
 
     def _bend(self, xy: np.ndarray) -> np.ndarray:
-        return _terms((xy - self.centre_px) / self.scale_px)[:, 3:] @ self.distortion
+        return distortion_terms((xy - self.centre_px) / self.scale_px) @ self.distortion
+
+
+def distortion_terms(t: np.ndarray) -> np.ndarray:
+    """Give the polynomial terms of a `Lattice`'s distortion.
+
+    Parameters
+    ----------
+    t : ndarray, shape (n, 2)
+        Positions relative to the centre, in units of the scale; clipped at 1.5.
+
+    Returns
+    -------
+    ndarray, shape (n, 7)
+        Terms of degree 2 and 3.
+    """
+    return _terms(t)[:, 3:]
 
 
 def _terms(t: np.ndarray) -> np.ndarray:

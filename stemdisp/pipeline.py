@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from stemdisp import statistics, tables
 from stemdisp._summary import build_summary
-from stemdisp.calibrate import choose_pixel_size
+from stemdisp.calibrate import choose_pixel_size, refit_lattice
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
@@ -130,10 +130,10 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("register", bar):
         image, registration = _image(source, kind, bar, warnings)
     with clock.stage("lattice", bar):
-        lattice, interface, size = _lattice(image, source, projection, config, warnings)
-        scene = Scene(image, lattice, projection, interface, size, config)
+        scene = _lattice(image, source, projection, config)
     with clock.stage("refine", bar):
-        columns, film = _refine(scene, registration)
+        scene, columns, film = _refine(scene, registration, warnings)
+    lattice, interface, size = scene.lattice, scene.interface, scene.size
     with clock.stage("displacement", bar):
         columns, planes = _displacement(scene, columns)
     with clock.stage("occupancy", bar):
@@ -185,7 +185,15 @@ class Scene:
     projection: Projection
     interface: Interface | None
     size: tuple[float, float]
+    stated: tuple[float, float] | None
     config: Config
+
+    def calibrated(self) -> tuple[Scene, list[dict[str, str]]]:
+        """Settle the pixel size with the lattice as it stands."""
+        size, notes = choose_pixel_size(
+            self.config.input.pixel_size, self.stated, self.lattice, self.projection
+        )
+        return replace(self, size=size), notes
 
     @property
     def bright(self) -> np.ndarray:
@@ -239,9 +247,8 @@ def _lattice(
     source: Signal2D,
     projection: Projection,
     config: Config,
-    warnings: list[dict[str, str]],
-) -> tuple[Lattice, Interface | None, tuple[float, float]]:
-    """Lattice, interface and pixel size."""
+) -> Scene:
+    """Find the lattice and the interface."""
     data = np.asarray(image.data, dtype=np.float64)
     wanted = config.input.pixel_size
     stated = signal_pixel_size_A(source)
@@ -265,13 +272,18 @@ def _lattice(
         film=face.film,
         present=face.present,
     )
-    size, notes = choose_pixel_size(wanted, stated, lattice, projection)
-    warnings += notes
-    return lattice, interface, size
+    scene = Scene(image, lattice, projection, interface, (1.0, 1.0), stated, config)
+    return scene.calibrated()[0]
 
 
-def _refine(scene: Scene, registration: Registration | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit the crystal; with a film beside it, fit again together with the film's bright spots."""
+def _refine(
+    scene: Scene, registration: Registration | None, warnings: list[dict[str, str]]
+) -> tuple[Scene, pd.DataFrame, pd.DataFrame]:
+    """Fit the crystal; then again with the pixel size that its columns give, and with the film.
+
+    Bright spots of a film next to the crystal overlap with its last columns, so they are fitted
+    along as nuisance.
+    """
     bright, interface = scene.bright, scene.interface
     scale = pixels_per_angstrom(scene.lattice, scene.projection)
     seeds = find_columns(bright, scene.lattice, projection=scene.projection, interface=interface)
@@ -282,17 +294,21 @@ def _refine(scene: Scene, registration: Registration | None) -> tuple[pd.DataFra
         "noise_psd": None if registration is None else registration.noise_psd,
     }
     columns = refine_columns(bright, seeds, **options)
+    marker = scene.config.crystal.cage.split("/")[0]
+    scene, notes = replace(
+        scene, lattice=refit_lattice(scene.lattice, columns, species=marker)
+    ).calibrated()
+    warnings += notes
     film = seeds[:0]
     if interface is not None:
         film = find_film(columns.attrs["fit"].residual, interface, scale)
-    if len(film):
-        moved = {a: columns[a].fillna(seeds[a]) for a in ("x_px", "y_px")}
-        both = pd.concat([seeds.assign(**moved), film], ignore_index=True)
-        both = refine_columns(bright, both, **options)
-        film = both[both["species"] == NUISANCE]
-        columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
-        columns.attrs["fit"] = both.attrs["fit"]
-    return _in_input_axes(columns, scene), film
+    moved = {a: columns[a].fillna(seeds[a]) for a in ("x_px", "y_px")}
+    both = pd.concat([seeds.assign(**moved), film], ignore_index=True)
+    both = refine_columns(bright, both, **(options | {"pixel_size": scene.size}))
+    film = both[both["species"] == NUISANCE]
+    columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
+    columns.attrs["fit"] = both.attrs["fit"]
+    return scene, _in_input_axes(columns, scene), film
 
 
 def _in_input_axes(columns: pd.DataFrame, scene: Scene) -> pd.DataFrame:

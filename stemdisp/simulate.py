@@ -138,7 +138,7 @@ def simulate_stack(
     Raises
     ------
     ValueError
-        Unknown preset or field.
+        Unknown preset or field, or a film that fills the image.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset = {preset!r} is unknown; use one of: {', '.join(PRESETS)}")
@@ -154,6 +154,11 @@ def simulate_stack(
         )
     rng = np.random.default_rng(seed)
     truth, atoms = build_columns(specimen, scan, rng)
+    if truth.empty:
+        raise ValueError(
+            f"film_A = {specimen.film_A!r} leaves no crystal in an image of {scan.size} px of "
+            f"{scan.pixel_size_A!r} A; make the film thinner or the image larger"
+        )
     frames, shifts = _scan_frames(truth, atoms, scan, rng)
     return _as_signal(frames, shifts, specimen, scan, seed), truth
 

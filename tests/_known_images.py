@@ -86,7 +86,9 @@ def positions(truth):
 def mirrored(image, truth):
     """Left becomes right."""
     xy = positions(truth)
-    return image[:, ::-1], _moved(truth, np.c_[image.shape[1] - 1 - xy[:, 0], xy[:, 1]], image.shape)
+    return image[:, ::-1], _moved(
+        truth, np.c_[image.shape[1] - 1 - xy[:, 0], xy[:, 1]], image.shape
+    )
 
 
 def quarter_turns(image, truth, times):
