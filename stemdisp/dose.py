@@ -98,7 +98,8 @@ def _measure(
         part_rows.start + y : part_rows.stop + y, part_cols.start + x : part_cols.stop + x
     ]
     rest = offset - whole
-    seeds = columns[["species", "i", "j", "N", "layer", "quality"]].assign(
+    kept = ["species", "i", "j", "N", "layer", "quality", "intensity", "sigma_A"]
+    seeds = columns[kept].assign(
         x_px=columns["x_px"].fillna(0) + rest[0], y_px=columns["y_px"].fillna(0) + rest[1]
     )
     seeds = seeds[columns["x_px"].notna()].assign(quality=0)

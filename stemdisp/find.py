@@ -114,7 +114,7 @@ def find_film(residual: np.ndarray, interface: Interface, scale: float) -> pd.Da
     Returns
     -------
     DataFrame
-        ``species`` (always "film"), ``x_px, y_px``.
+        ``species`` (always "film"), ``x_px, y_px, quality``.
     """
     smooth = ndimage.gaussian_filter(residual, 0.35 * scale)
     smooth = smooth - ndimage.gaussian_filter(residual, 1.6 * scale)
@@ -123,7 +123,9 @@ def find_film(residual: np.ndarray, interface: Interface, scale: float) -> pd.Da
     peak = (smooth == ndimage.maximum_filter(smooth, size=size)) & (smooth > 0)
     peak &= (band > FILM_BAND_A[0]) & (band < FILM_BAND_A[1] - 0.2)
     y, x = np.nonzero(peak)
-    return pd.DataFrame({"species": NUISANCE, "x_px": x.astype(float), "y_px": y.astype(float)})
+    return pd.DataFrame(
+        {"species": NUISANCE, "x_px": x.astype(float), "y_px": y.astype(float), "quality": 0}
+    )
 
 
 def find_unexpected(

@@ -135,27 +135,41 @@ def _trend(
     centre = xy[bulk].mean(axis=0)
     x, y = ((xy - centre) / 50.0).T
     surface = np.stack([x, y, x * x, x * y, y * y], axis=1)
+    levels = np.array([np.median(intensity[group]) for group in groups])
+    n = len(groups)
+    # Relative change is common, so levels must refer to one place: two rounds settle them.
+    for _ in range(3):
+        solution, covariance = _fit_surface(groups, levels, intensity, error, surface)
+        levels = levels * solution[:n]
+    reference = surface[bulk].mean(axis=0)
+    moved = surface - reference
+    base = float(solution[0] + reference @ solution[n:])
+    trend = 1.0 + moved @ solution[n:] / base
+    variance = np.einsum("ni,ij,nj->n", moved, covariance[n:, n:], moved)
+    return np.clip(trend, 0.2, 5.0), np.sqrt(np.maximum(variance, 0.0)) / abs(base)
+
+
+def _fit_surface(
+    groups: list[np.ndarray],
+    levels: np.ndarray,
+    intensity: np.ndarray,
+    error: np.ndarray,
+    surface: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Level of every group and one surface for all, by least squares; and their covariance."""
     blocks, values, weights = [], [], []
     for k, group in enumerate(groups):
         level = np.zeros((np.count_nonzero(group), len(groups)))
         level[:, k] = 1.0
-        typical = np.median(intensity[group])
         blocks.append(np.hstack([level, surface[group]]))
-        values.append(intensity[group] / typical)
-        weights.append(typical / error[group])
+        values.append(intensity[group] / levels[k])
+        weights.append(levels[k] / error[group])
     design, value, weight = np.vstack(blocks), np.concatenate(values), np.concatenate(weights)
     normal = design.T @ (weight[:, None] ** 2 * design)
     covariance = np.linalg.pinv(normal, hermitian=True)
     solution = covariance @ (design.T @ (weight**2 * value))
     rest = (value - design @ solution) * weight
-    scale = max(1.0, float(rest @ rest) / max(len(value) - len(solution), 1))
-    n = len(groups)
-    reference = surface[bulk].mean(axis=0)
-    moved = surface - reference
-    base = float(solution[0] + reference @ solution[n:])
-    trend = 1.0 + moved @ solution[n:] / base
-    variance = np.einsum("ni,ij,nj->n", moved, covariance[n:, n:], moved) * scale
-    return np.clip(trend, 0.2, 5.0), np.sqrt(np.maximum(variance, 0.0)) / abs(base)
+    return solution, covariance * max(1.0, float(rest @ rest) / max(len(value) - len(solution), 1))
 
 
 def line_profile(

@@ -302,8 +302,9 @@ def _refine(
     film = seeds[:0]
     if interface is not None:
         film = find_film(columns.attrs["fit"].residual, interface, scale)
-    moved = {a: columns[a].fillna(seeds[a]) for a in ("x_px", "y_px")}
-    both = pd.concat([seeds.assign(**moved), film], ignore_index=True)
+    known = {a: columns[a].fillna(seeds[a]) for a in ("x_px", "y_px")}
+    known |= {a: columns[a] for a in ("intensity", "sigma_A")}
+    both = pd.concat([seeds.assign(**known), film], ignore_index=True)
     both = refine_columns(bright, both, **(options | {"pixel_size": scene.size}))
     film = both[both["species"] == NUISANCE]
     columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})

@@ -53,7 +53,8 @@ def refine_columns(
     image : Signal2D or ndarray, shape (ny, nx)
         Columns bright. NaN pixels are left out.
     columns : DataFrame
-        Needs ``species, x_px, y_px``; other columns are kept.
+        Needs ``species, x_px, y_px``; other columns are kept. ``intensity`` and ``sigma_A`` of an
+        earlier fit, if there, are the starting values.
     pixel_size : float or (float, float), optional
         Angstrom per px along x and y; needed for an array, overrides a signal's own.
     noise : {"auto", "idpc", "white", "poisson"}
@@ -93,6 +94,9 @@ def refine_columns(
     unit = float(np.std(data[good])) or 1.0
     scaled = np.where(good, (data - np.mean(data[good])) / unit, 0.0)
     problem, state = _start(scaled, good, columns, species, scale)
+    state, warm = _resume(columns, species, state, size, unit)
+    if not warm:
+        state = _draw_in(problem, state, scale)
     problem, state, level = _fit(
         problem, state, scale, noise, noise_psd, unit, data, max_iterations
     )
@@ -176,6 +180,24 @@ def _start(
     return _with_prior(problem, state, 1e-3, scale)
 
 
+def _resume(
+    columns: pd.DataFrame,
+    species: tuple[str, ...],
+    state: State,
+    size: tuple[float, float],
+    unit: float,
+) -> tuple[State, bool]:
+    """Start from the intensities and widths of an earlier fit, where the table has them."""
+    if "intensity" not in columns or "sigma_A" not in columns:
+        return state, False
+    area = size[0] * size[1]
+    volume = columns["intensity"].to_numpy(dtype=np.float64) / (unit * area)
+    known = np.isfinite(volume)
+    widths = columns.groupby("species")["sigma_A"].median().reindex(species).to_numpy(dtype=float)
+    widths = np.where(np.isfinite(widths), widths / np.sqrt(area), state.widths)
+    return replace(state, volume=np.where(known, volume, state.volume), widths=widths), True
+
+
 def _with_prior(
     problem: Problem, state: State, level: float, scale: float
 ) -> tuple[Problem, State]:
@@ -214,6 +236,13 @@ def _with_prior(
     )
 
 
+def _draw_in(problem: Problem, state: State, scale: float) -> State:
+    """Begin with plain least squares: the widest basin, for columns that start a width away."""
+    held = replace(problem, free_widths=False)
+    state = _joint.iterate(held, state, max_iterations=4, tolerance_px=0.0, max_step=0.3)
+    return _joint.iterate(problem, state, max_iterations=6, tolerance_px=3e-4 / scale, max_step=0.3)
+
+
 def _fit(
     problem: Problem,
     state: State,
@@ -224,12 +253,8 @@ def _fit(
     data: np.ndarray,
     max_iterations: int,
 ) -> tuple[Problem, State, NoiseLevel]:
-    """Converge with plain least squares first (widest basin), then in the metric of the noise."""
+    """Converge in the metric of the noise, twice: with the noise as first seen, then again."""
     tolerance = 3e-4 / scale
-    state = _joint.iterate(
-        replace(problem, free_widths=False), state, max_iterations=4, tolerance_px=0.0, max_step=0.3
-    )
-    state = _joint.iterate(problem, state, max_iterations=6, tolerance_px=tolerance, max_step=0.3)
     state = _bounded(state, scale)
     level = _level(problem, state, noise, noise_psd, unit)
     for _ in range(2):

@@ -95,8 +95,9 @@ def measure_displacements(
     """
     check_columns(columns, ("species", "i", "j", "x_A", "y_A", "x_err_A", "y_err_A", "quality"))
     shells = cage_shells(projection, displaced, tuple(cage.split("/")))
-    rows = np.flatnonzero((columns["species"] == displaced).to_numpy() & usable(columns))
-    partners = _find_partners(columns, rows, shells, displaced)
+    seen = _seen(columns)
+    rows = np.flatnonzero((columns["species"] == displaced).to_numpy() & seen)
+    partners = _find_partners(columns, rows, shells, seen)
     covariance = _covariance(columns)
     unit_u, unit_v = _directions(columns, lattice)
     mid, weight = _midpoints(columns, partners, covariance)
@@ -127,9 +128,8 @@ def measure_displacements(
     pairs = np.full(len(columns), np.nan)
     pairs[rows] = np.count_nonzero(weight > 0, axis=1)
     result["n_pairs"] = pd.array(pairs, dtype="Int64")
-    lacking = (columns["species"] == displaced).to_numpy() & ~np.isfinite(result["delta_A"])
     quality = columns["quality"].to_numpy(dtype=np.int64).copy()
-    quality[lacking & usable(columns)] |= int(Quality.NO_CAGE)
+    quality[rows[~has]] |= int(Quality.NO_CAGE)
     result["quality"] = quality
     result.attrs["displacements"] = Displacements(combos[0], combos[1], covariance, offset, bulk)
     return result
@@ -186,12 +186,16 @@ def cage_shells(
     return shells
 
 
+def _seen(columns: pd.DataFrame) -> np.ndarray:
+    """Columns whose position is a measurement."""
+    detected = columns["quality"].to_numpy(dtype=np.int64) & int(Quality.NOT_DETECTED) == 0
+    return usable(columns) & detected & np.isfinite(columns["x_A"].to_numpy())
+
+
 def _find_partners(
-    columns: pd.DataFrame, rows: np.ndarray, shells: list[list[np.ndarray]], displaced: str
+    columns: pd.DataFrame, rows: np.ndarray, shells: list[list[np.ndarray]], seen: np.ndarray
 ) -> np.ndarray:
     """Row numbers (n_rows, n_pairs, 2) of both members of every pair; -1 if one is unusable."""
-    seen = usable(columns) & (columns["quality"].to_numpy() & int(Quality.NOT_DETECTED) == 0)
-    seen &= np.isfinite(columns["x_A"].to_numpy())
     pool = np.flatnonzero(seen)
     ij = columns[["i", "j"]].to_numpy(dtype=float)
     offsets = [o for shell in shells for o in shell]

@@ -277,12 +277,12 @@ def noise(kind):
 
 @pytest.mark.parametrize("kind", ["white", "idpc", "film", "vacuum"])
 def test_noise_is_refused(kind):
-    with pytest.raises(DataError, match="no lattice found|periods do not fit"):
+    with pytest.raises(DataError, match=r"no lattice found|periods do not fit"):
         find_lattice(noise(kind), kto())
 
 
 def test_a_drawn_photograph_is_refused():
-    with pytest.raises(DataError, match="no lattice found|periods do not fit"):
+    with pytest.raises(DataError, match=r"no lattice found|periods do not fit"):
         find_lattice(photograph(), kto())
 
 
@@ -291,7 +291,7 @@ def test_photographs_are_refused(name):
     path = Path(skimage.__file__).parent / "data" / f"{name}.png"
     if not path.is_file():
         pytest.skip("this scikit-image comes without photographs")
-    with pytest.raises(DataError, match="no lattice found|periods do not fit"):
+    with pytest.raises(DataError, match=r"no lattice found|periods do not fit"):
         find_lattice(imread(path)[:400, :400].astype(float), kto())
 
 

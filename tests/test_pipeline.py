@@ -77,7 +77,7 @@ def matched(output: Path, summary: dict) -> pd.DataFrame:
     )
     truth, xy = truth[inside].reset_index(drop=True), xy[inside]
     distance, nearest = cKDTree(columns[["x_px", "y_px"]].fillna(-99).to_numpy()).query(xy)
-    joined = truth.join(columns.iloc[nearest].reset_index(drop=True), rsuffix="_fit")
+    joined = truth.join(columns.iloc[nearest].reset_index(drop=True).add_suffix("_fit"))
     return joined.assign(
         off_x=joined["x_px_fit"] - xy[:, 0], off_y=joined["y_px_fit"] - xy[:, 1], distance=distance
     )
@@ -102,7 +102,7 @@ def test_every_column_is_found_with_its_species_and_plane(matched: pd.DataFrame)
 def test_positions_and_their_errors(matched: pd.DataFrame) -> None:
     # The origin of the aligned image is that of the mean of the frames' own drifts and jitters,
     # so a common shift is taken off; line jitter of single rows adds to the stated errors.
-    good = matched[(matched["quality"] & ~int(Quality.NEAR_FILM)) == 0]
+    good = matched[(matched["quality_fit"] & ~int(Quality.NEAR_FILM)) == 0]
     for species, limit_A in (("Ta", 0.03), ("K", 0.03), ("O", 0.05)):
         part = good[good["species"] == species]
         for axis in "xy":
@@ -110,7 +110,7 @@ def test_positions_and_their_errors(matched: pd.DataFrame) -> None:
             slope = np.polyfit(part["y_px_fit"], off, 2)  # drift within frames
             rest = (off - np.polyval(slope, part["y_px_fit"])) * 0.15
             assert rest.std() < limit_A
-            pull = rest / part[f"{axis}_err_A"]
+            pull = rest / part[f"{axis}_err_A_fit"]
             assert 0.8 < pull.std() < 2.0
 
 

@@ -92,16 +92,18 @@ def test_bits_say_what_is_wrong_with_a_column():
     table = table.assign(intensity=1.2, sigma_A=0.42)
     size = (140, 140)
     noise = rng.normal(0, 0.01, size)
-    start = table.copy()
+    start = table[["species", "x_px", "y_px"]].copy()
     start.loc[0, "x_px"] += 1.1 / PIXEL_A
     fitted = fit(draw(table, size=size) + noise, start, "white")
     assert fitted["quality"].tolist() == [int(Quality.MOVED), 0, 0, 0]
     assert error_pm(fitted, table).max() < 1
     wide = table.assign(sigma_A=1.3, intensity=12.0)
-    fitted = fit(draw(wide, size=size) + noise, table, "white")
+    fitted = fit(draw(wide, size=size) + noise, table[["species", "x_px", "y_px"]], "white")
     assert (fitted["quality"] & int(Quality.WIDTH_AT_BOUND)).all()
     cut = table.assign(x_px=[40.0, 40, 100, 139 - 2 * 0.42 / PIXEL_A])
-    fitted = fit(draw(cut, size=size) + noise, cut.assign(quality=2), "white")
+    fitted = fit(
+        draw(cut, size=size) + noise, cut[["species", "x_px", "y_px"]].assign(quality=2), "white"
+    )
     assert fitted["quality"].tolist() == [2, 2, 2, 2 | int(Quality.EDGE)]
 
 

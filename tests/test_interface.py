@@ -1,0 +1,282 @@
+"""Image -> end of the crystal: the right plane number for every column, on every side."""
+
+import json
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from _known_images import (
+    IDEAL,
+    PIXEL_A,
+    SITES,
+    ideal,
+    kto,
+    mirrored,
+    positions,
+    quarter_turns,
+    simulated,
+)
+from conftest import SHARED
+
+from stemdisp.dpc import integrate_dpc
+from stemdisp.errors import DataError
+from stemdisp.interface import expected_sites, find_interface, score_sites
+from stemdisp.lattice import find_lattice
+from stemdisp.simulate import Scan, Specimen, build_columns, idpc_noise, render
+
+REPEATS = 8
+
+
+def analyse(image, **options):
+    lattice = find_lattice(image, kto())
+    return find_interface(image, lattice, projection=kto(), **options)
+
+
+def plane_numbers(lattice, interface, truth):
+    """N that the interface gives to each true column, by its species and where it lies."""
+    site = np.array([SITES[s] for s in truth["species"]])
+    ij = np.rint(lattice.index(positions(truth)) - site) + site
+    return interface.plane(ij)
+
+
+def edge_distance_A(interface, truth):
+    """How far the interface lies beyond the true plane N = 1, along its normal."""
+    first = truth[(truth["species"] == "Ta") & (truth["N"] == 1)]
+    beyond = (interface.position_px - positions(first)) @ interface.normal
+    return beyond * PIXEL_A
+
+
+# ---- every column, every side ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("times", "side"), [(0, "up"), (1, "left"), (2, "down"), (3, "right")])
+def test_plane_numbers_are_exact_on_every_side(times, side):
+    image, truth = quarter_turns(*simulated(rotation_deg=5.0), times)
+    lattice, interface = analyse(image)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+    assert interface.side == side
+    assert interface.sorted_share > 0.95
+    # half a layer beyond the last plane, to a fifth of a layer
+    half = kto().layer_spacing_A((1, 1, 1)) / 2
+    assert np.abs(edge_distance_A(interface, truth) - half).max() < 0.2 * 2 * half
+    normal = {"up": (0, -1), "left": (-1, 0), "down": (0, 1), "right": (1, 0)}[side]
+    assert interface.normal @ normal == pytest.approx(np.cos(np.deg2rad(5)), abs=0.02)
+    assert np.hypot(*interface.normal) == pytest.approx(1)
+    assert interface.spacing_px * PIXEL_A == pytest.approx(2 * half, rel=0.01)
+
+
+def test_a_mirror_image_gets_the_same_numbers():
+    image, truth = mirrored(*simulated(rotation_deg=5.0))
+    lattice, interface = analyse(image)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+
+
+@pytest.mark.parametrize("film_A", [7.0, 22.0])
+def test_the_film_may_be_thin_or_thick(film_A):
+    image, truth = simulated(rotation_deg=5.0, film_A=film_A)
+    lattice, interface = analyse(image)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+
+
+def test_dark_columns_make_no_difference():
+    image, truth = simulated(rotation_deg=5.0)
+    lattice, interface = analyse(-image)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+
+
+def test_layers_grow_towards_the_film_and_share_one_convention():
+    image, _ = simulated(rotation_deg=5.0)
+    lattice, interface = analyse(image)
+    above = interface.position_px + 2 * interface.spacing_px * interface.normal
+    layer = interface.layer(lattice.index(np.stack([interface.position_px, above])))
+    assert layer[1] - layer[0] == pytest.approx(2, abs=0.1)
+    # l = 0 is the first K-O layer, half a layer under the first Ta plane and one under the edge
+    assert layer[0] == pytest.approx(1, abs=0.1)
+    steps = np.array(kto().layer_step((1, 1, 1)))
+    assert tuple(interface.steps) == tuple(steps)
+    first = np.array([[interface.top_layer - 0.5, 0.0]])  # K, at layer 0
+    assert interface.layer(first)[0] == pytest.approx(0)
+    below = [[0, 0], [0, 0.5], [0, -0.5], [-1, 0]]  # K, Ta above it, Ta below it, next K
+    np.testing.assert_array_equal(interface.plane(first + below), [1, 1, 2, 2])
+
+
+def test_a_count_that_is_off_by_one_would_be_seen():
+    # Negative control of this file's check: one plane more or less, and a wrong way up, fail it.
+    image, truth = simulated(rotation_deg=5.0)
+    lattice, interface = analyse(image)
+    step = np.array([1.0, 0.0])
+    for wrong in (
+        lattice.reindexed(np.eye(2), step),
+        lattice.reindexed(np.eye(2), -step),
+        lattice.reindexed(-np.eye(2), np.zeros(2)),
+    ):
+        assert np.any(plane_numbers(wrong, interface, truth) != truth["N"])
+
+
+# ---- is there one at all? -------------------------------------------------------------------
+
+
+def test_a_crystal_alone_has_none():
+    image, _ = simulated(rotation_deg=5.0, film_A=0.0)
+    lattice = find_lattice(image, kto())
+    same, interface = find_interface(image, lattice, projection=kto())
+    assert interface is None
+    assert same is lattice
+    with pytest.raises(DataError, match=r"no interface parallel to \[1, 1, 1\]"):
+        find_interface(image, lattice, projection=kto(), present=True)
+    with pytest.raises(DataError, match="with the film up"):
+        find_interface(image, lattice, projection=kto(), film="up")
+
+
+def test_one_that_is_there_can_be_left_out():
+    image, _ = simulated(rotation_deg=5.0)
+    _, interface = analyse(image, present=False)
+    assert interface is None
+
+
+@pytest.mark.parametrize("film", ["down", "left", "right"])
+def test_a_wrong_side_is_refused(film):
+    image, _ = simulated(rotation_deg=5.0)
+    with pytest.raises(DataError, match=f"with the film {film}"):
+        analyse(image, film=film)
+    assert analyse(image, film="up")[1].side == "up"
+
+
+def test_a_wrong_plane_is_refused():
+    image, _ = simulated(rotation_deg=5.0)
+    with pytest.raises(DataError, match=r"no interface parallel to \[0, 0, 1\]"):
+        analyse(image, plane=(0, 0, 1), present=True)
+
+
+def test_bright_film_does_not_pass_for_crystal():
+    # Crystallinity decides, not brightness: a film brighter than the crystal changes nothing.
+    image, truth = simulated(rotation_deg=5.0)
+    edge = truth.loc[truth["N"] == 1, "y_px"].mean()
+    lift = np.where(np.arange(len(image)) < edge - 8, 3 * image.std(), 0.0)[:, None]
+    lattice, interface = analyse(image + lift)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+
+
+# ---- roughness ------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2)
+def stepped(planes):
+    """Interface whose right half ends `planes` planes deeper."""
+    rng = np.random.default_rng(2)
+    size = 320
+    flat = {k: v for k, v in IDEAL.items() if k not in ("jitter_px", "shear_px")}
+    specimen = Specimen(**flat, rotation_deg=0.0)
+    truth, atoms = build_columns(specimen, Scan(size=size), rng)
+    truth = truth[(truth["x_px"] < size / 2) | (truth["N"] > planes)]
+    blobs = truth[["x_px", "y_px", "intensity"]].assign(s=truth["sigma_A"] / PIXEL_A).to_numpy()
+    extra = atoms.copy()  # film fills the hole
+    extra[:, 1] += planes * kto().layer_spacing_A((1, 1, 1)) / PIXEL_A
+    edge = truth.loc[truth["N"] == 1, "y_px"].min()
+    fill = extra[(extra[:, 0] > size / 2) & (extra[:, 1] > edge - 8)]
+    blobs = np.vstack([blobs, atoms, fill]).astype(float)
+    image = render(blobs, np.zeros((size, 2)), size) / PIXEL_A**2
+    return image + idpc_noise(size, PIXEL_A, 1000.0, rng), truth
+
+
+@pytest.mark.parametrize("rotation", [0.0, 3.0, 17.0, 100.0])
+def test_a_flat_interface_has_no_roughness(rotation):
+    image, _ = ideal(rotation_deg=rotation)
+    assert analyse(image)[1].roughness_planes == 0.0
+
+
+def test_a_step_shows_as_roughness_and_in_the_error():
+    image, _ = stepped(0)
+    flat = analyse(image)[1]
+    image, truth = stepped(1)
+    lattice, rough = analyse(image)
+    assert flat.roughness_planes == 0.0
+    assert rough.roughness_planes == pytest.approx(0.5, abs=0.2)
+    assert rough.position_err_A > 2 * flat.position_err_A
+    # the numbers follow one of the two halves
+    off = plane_numbers(lattice, rough, truth) - truth["N"].to_numpy()
+    assert np.all(off == off[0]) and off[0] in (0, -1)
+
+
+# ---- sites and their scores -----------------------------------------------------------------
+
+
+def test_every_site_is_listed_once():
+    image, truth = ideal(rotation_deg=12.0, film_A=0.0)
+    lattice = find_lattice(image, kto())
+    table = expected_sites(lattice, kto(), image.shape)
+    assert not table.duplicated(["species", "i", "j"]).any()
+    inside = truth[
+        truth["x_px"].between(0, image.shape[1] - 1) & truth["y_px"].between(0, len(image) - 1)
+    ]
+    for species, count in inside["species"].value_counts().items():
+        mine = table[table["species"] == species]
+        apart = positions(inside[inside["species"] == species])[:, None] - positions(mine)[None]
+        nearest = np.hypot(apart[..., 0], apart[..., 1]).min(axis=1)
+        assert nearest.max() * PIXEL_A < 0.1
+        assert abs(len(mine) - count) <= 4  # sites within half a pixel of the border
+    wider = expected_sites(lattice, kto(), image.shape, margin_px=10)
+    assert len(wider) > len(table)
+
+
+def test_scores_tell_crystal_from_film():
+    image, truth = simulated(rotation_deg=5.0)
+    lattice, interface = analyse(image)
+    sites = score_sites(image, lattice, kto())
+    cage = sites[sites["species"] == "Ta"]
+    plane = interface.plane(cage[["i", "j"]].to_numpy())
+    assert (cage["score"][plane >= 2] > 0.8).mean() > 0.95
+    assert (cage["score"][plane <= 0] > 0.55).mean() < 0.15
+    assert truth["N"].min() == 1
+
+
+# ---- multislice -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def multislice(name):
+    path = SHARED / "data" / "multislice" / f"kto111_{name}.npz"
+    if not path.is_file():
+        pytest.skip(f"the multislice images are not at hand ({path}); set STEMDISP_SHARED")
+    with np.load(path) as data:
+        quadrants, pixel = data["quadrants"].astype(float), float(data["pixel_A"])
+    image = integrate_dpc(np.tile(quadrants, (1, 1, REPEATS)), pixel_size_A=pixel)
+    return np.asarray(image), pixel, json.loads(path.with_suffix(".json").read_text())
+
+
+def misnumbered(image, pixel, truth):
+    """How many true columns get another N, and how many there are."""
+    lattice, interface = analyse(image)
+    assert interface is not None
+    wrong = total = 0
+    for column in truth["columns"]:
+        site = np.array({"KO": SITES["K"]}.get(column["species"], SITES.get(column["species"])))
+        x = column["x_A"] + truth["lateral_period_A"] * np.arange(REPEATS)
+        xy = np.column_stack([x, np.full(REPEATS, column["y_A"])]) / pixel
+        ij = lattice.index(xy) - site
+        assert np.abs(ij - np.rint(ij)).max() < 0.2
+        wrong += np.count_nonzero(interface.plane(np.rint(ij) + site) != column["N"])
+        total += REPEATS
+    edge = (interface.position_px[1] + 0.5 * interface.spacing_px) * pixel
+    assert edge == pytest.approx(truth["interface_y_A"], abs=0.5 * truth["layer_spacing_A"])
+    assert interface.side == "up"
+    assert interface.roughness_planes == 0.0
+    return wrong, total
+
+
+@pytest.mark.parametrize("name", ["10nm", "10nm_KO", "15nm"])
+def test_multislice_planes_are_numbered_right(name):
+    wrong, total = misnumbered(*multislice(name))
+    assert total > 200
+    assert wrong == 0
+
+
+def test_a_specimen_too_thick_is_right_or_refused():
+    # 30 nm: pure oxygen is no peak, Ta is weak, K-O is the bright column.
+    image, pixel, truth = multislice("30nm")
+    try:
+        wrong, _ = misnumbered(image, pixel, truth)
+    except DataError as error:
+        assert "cannot tell which column is which" in str(error)
+    else:
+        assert wrong == 0
