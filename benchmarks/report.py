@@ -49,14 +49,16 @@ class Report:
             f"## Accuracy: {self.options.size} x {self.options.size}, {self.n_columns} columns, "
             f"{self.options.repeats} noisy images each\n",
             _table(_HEAD, (row for entry in self.accuracy for row in _score_rows(*entry))),
-            "`auto` takes " + ", ".join(f"{kind} for {name}" for name, kind in self.decided) + ".",
+            "`auto` takes "
+            + "; ".join(f"{kind} for {name}" for name, kind in self.decided)
+            + ".\n",
             "## Goals\n",
             _table(("goal", "measured", "reached"), goals(self)),
             "## Speed: one core, processor time\n",
             _table(("what", "measured"), self.speed),
             "Where the fit of the iDPC image spends its time: "
-            + ", ".join(f"{name} {share:.0%}" for name, share in self.profile)
-            + ".",
+            + ", ".join(f"`{name}` {share:.0%}" for name, share in self.profile)
+            + ".\n",
         ]
         if self.peers:
             parts += [

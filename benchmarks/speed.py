@@ -125,7 +125,11 @@ def profile_fit(truth: pd.DataFrame, size: int, kind: scene.Kind) -> list[tuple[
     profile = cProfile.Profile(time.process_time)
     profile.runcall(fit, image, start)
     stats = pstats.Stats(profile)
-    own = {name: entry[2] for (_, _, name), entry in stats.stats.items()}
+    own: dict[str, float] = {}
+    for (_, _, name), entry in stats.stats.items():
+        # "<built-in method scipy.ndimage._nd_image.correlate1d>" -> "correlate1d"
+        short = name.strip("<>").replace("method '", "").split("' of")[0].split(".")[-1].split()[-1]
+        own[short] = own.get(short, 0.0) + entry[2]
     total = sum(own.values())
     largest = sorted(own, key=own.get, reverse=True)[:8]
-    return [(name.strip("<>"), own[name] / total) for name in largest]
+    return [(name, own[name] / total) for name in largest]

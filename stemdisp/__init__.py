@@ -70,11 +70,12 @@ if TYPE_CHECKING:
     from stemdisp.lattice import find_lattice
     from stemdisp.occupancy import line_profile, measure_occupancy
     from stemdisp.pipeline import run
+    from stemdisp.planes import average_planes
     from stemdisp.refine import refine_columns
     from stemdisp.register import align_stack
     from stemdisp.simulate import simulate_stack
     from stemdisp.statistics import correlate, fit_decay
-    from stemdisp.sublattice import average_planes, measure_displacements
+    from stemdisp.sublattice import measure_displacements
 
 
 def __getattr__(name: str) -> Any:

@@ -261,7 +261,7 @@ BAD_IMAGES = {
 def test_bad_input_is_one_line_and_leaves_old_results(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "input.npy"
     config = ROOT / "pipelines" / "lao_kto_111.toml"
-    status, words = 3, "lattice|constant"
+    status, words = 3, "lattice|every pixel is"
     if kind in BAD_IMAGES:
         np.save(path, BAD_IMAGES[kind])
     elif kind == "missing":
