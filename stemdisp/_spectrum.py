@@ -164,6 +164,9 @@ def _rank(
     weight = np.array(list(strengths.values()))
     best: list[Match] = []
     rough = _score_many(peaks, matrices, hk @ reciprocal, weight)
+    # A multiple of the cell can have the same shape (2 u by v of a perovskite along [110]): it
+    # finds all it expects, but leaves peaks unexplained.
+    rough = rough * _explained(peaks, matrices, reciprocal)
     for index in np.argsort(rough)[::-1][:60]:
         matrix = _refine(peaks, matrices[index], reciprocal)
         match = _score(peaks, widened, matrix, hk @ reciprocal, weight)
@@ -188,6 +191,21 @@ def _score_many(
         norm = inside @ weight
         scores[start : start + 4096] = hit / np.maximum(norm, 0.3 * weight.sum())
     return scores
+
+
+def _explained(peaks: Peaks, matrices: np.ndarray, reciprocal: np.ndarray) -> np.ndarray:
+    """Share of the peaks' strength that each of many (unrefined) maps indexes."""
+    share = np.empty(len(matrices))
+    length = np.linalg.norm(peaks.freq, axis=1)
+    for start in range(0, len(matrices), 4096):
+        basis = reciprocal @ matrices[start : start + 4096]
+        index = peaks.freq @ np.linalg.inv(basis)
+        nearest = np.rint(index)
+        off = np.linalg.norm((index - nearest) @ basis, axis=2)
+        # an error of the map grows with the order of the reflection
+        near = (off < 1.6 * peaks.resolution + 0.03 * length) & np.any(nearest != 0, axis=2)
+        share[start : start + 4096] = near @ peaks.strength / peaks.strength.sum()
+    return share
 
 
 def _look_up(peaks: Peaks, values: np.ndarray, freq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -230,8 +230,9 @@ def _warnings(
             (
                 "misfit",
                 f"the residual in the columns' band is {fit.misfit:.1f} times the noise: columns "
-                "are not perfect Gaussians here, and errors from noise alone are too small; trust "
-                "the total errors of planes, which hold the scatter between columns",
+                "are not perfect Gaussians here, and errors from noise alone, as those of single "
+                "columns, are too small; trust errors of means, which hold the scatter between "
+                "columns",
             )
         )
     expected = {"idpc": (-3.2, -1.0), "white": (-1.0, 1.0), "poisson": (-1.0, 1.0)}[fit.noise.kind]

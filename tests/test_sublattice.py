@@ -1,6 +1,7 @@
 """Table -> displacement from the cage: exact cases, missing neighbours, tilt, honest errors."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from _exact_columns import (
     ERR_A,
@@ -45,6 +46,11 @@ def tilted(table, offsets=OFFSETS):
     return table
 
 
+def without_planes(table):
+    """The same columns in a crystal without interface."""
+    return table.assign(N=pd.array([pd.NA] * len(table), dtype="Int64"))
+
+
 def row_of(table, species, i, n):
     """Row number of one column."""
     found = table.index[is_(table, species) & (table["i"] == i) & (plane(table) == n)]
@@ -75,18 +81,19 @@ def test_displacements_are_exact_under_rotation_and_shear(rotation, shear, pixel
 def test_directions_are_local():
     # The lattice turns by some degrees across the field; u is that of the place.
     distortion = np.zeros((7, 2))
-    distortion[1] = (0.0, 6.0)
+    distortion[1] = (0.0, 9.0)
     lattice = make_lattice(distortion=distortion)
     table, along, across = displaced(lattice, columns_of(lattice))
     u, _ = directions(lattice, table)
     k = is_(table, "K") & (plane(table) < 18)
-    assert np.ptp(np.degrees(np.arctan2(*u[k].T[::-1]))) > 2
+    assert np.ptp(np.degrees(np.arctan2(*u[k].T[::-1]))) > 1.8
+    assert np.abs(along[k]).max() > 0.5
     out = measure(table, lattice)
-    # the midpoint of a pair on a bent line is off by its curvature, here below a picometre
-    np.testing.assert_allclose(out["delta_A"][k], along[k], atol=0.01)
-    np.testing.assert_allclose(out["delta_perp_A"][k], across[k], atol=0.01)
+    # the midpoint of a pair on a bent line is off by its curvature
+    np.testing.assert_allclose(out["delta_A"][k], along[k], atol=0.015)
+    np.testing.assert_allclose(out["delta_perp_A"][k], across[k], atol=0.015)
     straight = measure(table, make_lattice())
-    assert np.abs(straight["delta_perp_A"][k] - across[k]).max() > 0.01
+    assert np.abs(straight["delta_perp_A"][k] - across[k]).max() > 0.02
 
 
 @pytest.mark.parametrize("cage", ["Ta", "O", "Ta/O"])
@@ -121,7 +128,7 @@ def test_a_missing_neighbour_takes_its_opposite_along():
         table.drop(index=above).reset_index(drop=True),
         table.assign(quality=np.where(table.index == above, int(Quality.EDGE), 0)),
         table.assign(quality=np.where(table.index == above, int(Quality.NOT_DETECTED), 0)),
-        table.assign(x_A=table["x_A"].where(table.index != above)),
+        table.assign(**{a: table[a].where(table.index != above) for a in ("x_A", "x_px")}),
     ):
         out = measure(spoilt, lattice)
         mine = out[is_(out, "K") & (out["i"] == 5) & (plane(out) == 4)].iloc[0]
@@ -132,7 +139,7 @@ def test_a_missing_neighbour_takes_its_opposite_along():
     near = table[is_(table, "Ta") | is_(table, "O")].drop(index=above)
     xy = near[["x_A", "y_A"]].to_numpy() - table.loc[k, ["x_A", "y_A"]].to_numpy(dtype=float)
     near_xy = xy[np.hypot(*xy.T) < 3.3]
-    u, v = directions(lattice, table)
+    _, v = directions(lattice, table)
     assert abs(-near_xy.mean(axis=0) @ v[k] - across[k]) > 0.2
 
 
@@ -180,21 +187,18 @@ def test_tilt_is_taken_off_for_every_shell_by_itself():
     np.testing.assert_allclose(out["delta_perp_A"][k], across[k], atol=1e-9)
     offset = out.attrs["displacements"].offset
     assert out.attrs["displacements"].bulk == "planes"
-    assert offset["n_columns"] == np.count_nonzero(k & (plane(out) >= 10))
-    # what is reported: minus the mean shift of the cage, each pair by its weight
-    weight = {"Ta": 1 / ERR_A["Ta"] ** 2, "O": 2 / ERR_A["O"] ** 2}
-    weight["Ta"] = min(weight["Ta"], 10 / ERR_A["O"] ** 2)
-    u, v = directions(lattice, table)
-    mean = sum(w * np.array(OFFSETS[s]) for s, w in weight.items()) / sum(weight.values())
-    assert offset["delta"] == pytest.approx(-mean @ u[0], abs=1e-9)
-    assert offset["delta_perp"] == pytest.approx(-mean @ v[0], abs=1e-9)
     # negative control: without a bulk to refer to the tilt stays, and differs between columns
-    raw = measure(table.assign(N=table["N"].where(False)), lattice)
+    raw = measure(without_planes(table), lattice)
+    bulk = is_(out, "K") & (plane(out) >= 10)
+    assert offset["n_columns"] == np.count_nonzero(bulk)
+    assert offset["delta"] == pytest.approx(raw["delta_A"][bulk].mean(), abs=1e-9)
+    assert offset["delta_perp"] == pytest.approx(raw["delta_perp_A"][bulk].mean(), abs=1e-9)
+    assert np.hypot(offset["delta"], offset["delta_perp"]) > 0.005
     assert raw.attrs["displacements"].bulk == "none"
     assert np.isnan(raw.attrs["displacements"].offset["delta_err"])
     off = (raw["delta_A"] - along)[k]
     assert np.abs(off).min() > 0.005
-    assert np.ptp(off) > 0.01
+    assert np.ptp(off) > 0.005
 
 
 def test_a_shallow_crystal_refers_to_its_deepest_planes():
@@ -228,7 +232,7 @@ def pulls(tables, lattice, *, bulk=False):
     """(found - true) / error of planes 2 to 6, pooled; truth is zero."""
     out = []
     for table in tables:
-        found = measure(table if bulk else table.assign(N=table["N"].where(False)), lattice)
+        found = measure(table if bulk else without_planes(table), lattice)
         use = is_(found, "K") & (plane(table) > 1) & (plane(table) < 7)
         for name in ("delta", "delta_perp"):
             out.append((found[f"{name}_A"] / found[f"{name}_err_A"])[use].to_numpy())

@@ -12,64 +12,28 @@ import pandas as pd
 
 from stemdisp import _plot_style as st
 from stemdisp import tables
+from stemdisp._plot_numbers import (
+    MINUS,
+    UNKNOWN,
+    ends,
+    error_places,
+    fixed,
+    interval,
+    known,
+    measured,
+    number,
+    p_equals,
+    seen_above,
+    two_digits,
+    with_interval,
+)
 
-UNKNOWN = "cannot tell"
-MINUS, PM, DELTA, XI = "\N{MINUS SIGN}", "\N{PLUS-MINUS SIGN}", "δ", "ξ"
+DELTA, XI = "δ", "ξ"
 
 
 def get(result: Any, *names: str) -> Any:
     """Walk down the summary; None where any level is absent or null."""
     return st.section(result, *names)
-
-
-def known(value: Any) -> bool:
-    """Whether a value is a finite number."""
-    return np.isfinite(st.number(value)) if not isinstance(value, str) else False
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """Write a number with so many significant digits; ``cannot tell`` for null or NaN."""
-    value = st.number(value)
-    if np.isnan(value):
-        return UNKNOWN
-    if np.isinf(value):
-        return "infinite" if value > 0 else f"{MINUS}infinite"
-    return f"{value:.{digits}g}".replace("-", MINUS)
-
-
-def measured(value: Any, error: Any, unit: str = "") -> str:
-    """Write a value with its error; the error has two digits up to 354, one digit above.
-
-    That is the rounding of the Particle Data Group (Phys. Rev. D 110, 030001, sec. 5.3).
-    """
-    value, error = st.number(value), st.number(error)
-    unit = f" {unit}" if unit else ""
-    if not np.isfinite(value):
-        return UNKNOWN
-    if not np.isfinite(error) or error <= 0:
-        return f"{number(value)}{unit} (error unknown)"
-    power = int(np.floor(np.log10(error)))
-    digits = 2 if error < 3.545 * 10.0**power else 1
-    places = max(0, digits - 1 - power)
-    return f"{value:.{places}f} {PM} {error:.{places}f}{unit}".replace("-", MINUS)
-
-
-def ends(bounds: Any) -> tuple[float, float]:
-    """Return both ends of an interval; not-a-number where it is null."""
-    low, high = bounds if bounds is not None and len(bounds) == 2 else (None, None)
-    return st.number(low), st.number(high)
-
-
-def interval(bounds: Any, digits: int = 3) -> str:
-    """Write an interval as ``1.8 to 2.2``; an open side is said, an unknown one too."""
-    low, high = ends(bounds)
-    if np.isnan(low) and np.isnan(high):
-        return "interval unknown"
-    if not np.isfinite(low):
-        return f"at most {number(high, digits)}" if np.isfinite(high) else "interval unknown"
-    if not np.isfinite(high):
-        return f"at least {number(low, digits)}"
-    return f"{number(low, digits)} to {number(high, digits)}"
 
 
 def percent(result: Any) -> str:
@@ -119,11 +83,13 @@ def _displacement(result: Any) -> str:
         note = get(result, "decay", "note")
         reason = f" ({note})" if note else ""
         return f"{text}; how fast {DELTA} decays with depth, the data {UNKNOWN}{reason}."
+    planes, bounds = with_interval(
+        get(result, "decay", "xi_planes"), get(result, "decay", "xi_ci_planes")
+    )
+    nm, _ = with_interval(get(result, "decay", "xi_nm"), get(result, "decay", "xi_ci_nm"))
     return (
-        f"{text}, and {DELTA} decays with a length {XI} = "
-        f"{number(get(result, 'decay', 'xi_planes'))} planes "
-        f"({percent(result)} interval {interval(get(result, 'decay', 'xi_ci_planes'))}), "
-        f"which is {number(get(result, 'decay', 'xi_nm'))} nm along the normal."
+        f"{text}, and {DELTA} decays with a length {XI} = {planes} planes "
+        f"({percent(result)} interval {bounds}), which is {nm} nm along the normal."
     )
 
 
@@ -132,9 +98,18 @@ def _depth_words(result: Any, which: str, *, found: str, absent: str, unknown: s
     value = st.number(depth.get("N"))
     if not np.isfinite(value):
         return unknown
-    if value <= 0:
-        return f"{absent} (interval {interval(depth.get('ci'))})"
-    return f"{found} {number(value)} ({interval(depth.get('ci'))})"
+    said = interval(depth.get("ci")) + unseen(result, which)
+    return f"{absent} (interval {said})" if value <= 0 else f"{found} {number(value)} ({said})"
+
+
+def unseen(result: Any, which: str) -> str:
+    """Write what the noise hides from the test of a depth, to follow its interval."""
+    limit = seen_above(result, which)
+    if np.isnan(limit):
+        return ""
+    if which == "displacement":
+        return f"; with this noise, less than {two_digits(limit)} Å cannot be told from bulk"
+    return f"; less than {two_digits(limit)} cannot be told"
 
 
 def _depths(result: Any) -> str:
@@ -149,7 +124,7 @@ def _depths(result: Any) -> str:
     missing = _depth_words(
         result,
         "vacancy",
-        found=f"{anion} is missing down to N_vac =",
+        found=f"{anion} is seen to be missing down to N_vac =",
         absent=f"no plane lacks {anion} beyond the error",
         unknown=f"how deep {anion} is missing, the data {UNKNOWN}",
     )
@@ -161,16 +136,27 @@ def _difference(result: Any) -> str:
     bounds = ends(found.get("ci"))
     if not known(found.get("N")) or np.isnan(bounds).any():
         return f"whether the two depths agree, the data {UNKNOWN}"
-    text = (
-        f"difference N_vac {MINUS} N_disp = {number(found['N'])} "
-        f"({percent(result)} interval {interval(bounds)})"
-    )
-    if bounds[0] > 0 or bounds[1] < 0:
-        return f"{text}, so the two depths differ"
-    wide = max(abs(bounds[0]), abs(bounds[1]))
-    if not np.isfinite(wide):
+    value, said = with_interval(found["N"], bounds)
+    text = f"difference N_vac {MINUS} N_disp = {value} ({percent(result)} interval {said})"
+    agree = depths_agree(result)
+    if agree is None:
         return f"{text}, which holds zero but is open: coincidence is neither shown nor refuted"
-    return f"{text}, so equal depths fit and more than {number(wide)} planes apart is excluded"
+    if not agree:
+        return f"{text}, so the two depths differ"
+    return f"{text}, so equal depths fit and more than {_apart(bounds)} apart is excluded"
+
+
+def depths_agree(result: Any) -> bool | None:
+    """Return whether the interval of the difference of the depths holds 0; None: cannot tell."""
+    low, high = ends(get(result, "depth", "difference", "ci"))
+    if low > 0 or high < 0:
+        return False
+    return True if np.isfinite([low, high]).all() else None
+
+
+def _apart(bounds: tuple[float, float]) -> str:
+    wide = max(abs(bounds[0]), abs(bounds[1]))
+    return f"{number(wide)} plane{'' if wide == 1 else 's'}"
 
 
 def _unsupported(result: Any) -> str:
@@ -196,12 +182,15 @@ def limits(result: Any) -> list[str]:
 def _limits(result: Any) -> list[tuple[str, str]]:
     found = [_cation_limit(result)]
     if result.interface is not None:
-        found += [_place_limit(result), _depth_limit(result), _null_limit(result)]
+        found += [_end_limit(result), _place_limit(result), _depth_limit(result)]
+        found.append(_null_limit(result))
     if get(result, "refine", "misfit"):
         found.append(
             (
-                "errors as small as stated (the model misfits)",
-                "The residual is larger than the noise allows: the stated errors may be too small.",
+                "errors from noise alone (the model misfits)",
+                "The residual is larger than the noise allows: errors from noise alone, such as "
+                "those of single columns, are too small. Errors of means hold the scatter between "
+                "columns.",
             )
         )
     return [entry for entry in found if entry is not None]
@@ -217,36 +206,68 @@ def _cation_limit(result: Any) -> tuple[str, str]:
             f"Measured is the displacement of the {what}. How far the {species} atoms alone "
             f"moved, the data {UNKNOWN} without a known specimen thickness."
         )
-    alone = number(get(result, "interpretation", "delta1_cation_only_A"))
-    whole = number(get(result, "interpretation", "delta1_whole_column_A"))
+    alone, whole = (reading(result, kind) for kind in ("cation_only", "whole_column"))
     return short, (
         f"Measured is the displacement of the {what}. If only {species} moved, it moved by "
-        f"{alone} Å; if the whole column moved, by {whole} Å. Which of the two is true, this "
+        f"{alone}; if the whole column moved, by {whole}. Which of the two is true, this "
         f"image {UNKNOWN}."
+    )
+
+
+def reading(result: Any, kind: str) -> str:
+    """Write one interpretation of plane 1, ``cation_only`` or ``whole_column``, in angstrom."""
+    value = get(result, "interpretation", f"delta1_{kind}_A")
+    error = get(result, "interpretation", f"delta1_{kind}_err_A")
+    if error_places(error) is not None or not known(value):
+        return measured(value, error, "Å")
+    return f"{number(value)} Å"
+
+
+def _end_limit(result: Any) -> tuple[str, str] | None:
+    if not (known(get(result, "decay", "xi_planes")) and known(seen_above(result, "displacement"))):
+        return None
+    return "that the displacement ends at N_disp", (
+        f"N_disp is the deepest plane that this noise shows ({DELTA} above "
+        f"{two_digits(seen_above(result, 'displacement'))} Å), not the end of the displacement: "
+        "an exponential has no last plane, and less noise shows more planes."
     )
 
 
 def _place_limit(result: Any) -> tuple[str, str] | None:
     found = get(result, "correlation", "within_planes") or {}
     p, level = st.number(found.get("p")), 1 - float(result.config.analysis.confidence)
-    numbers = f"r = {number(found.get('r'), 2)}, p = {number(p, 2)}"
-    short = "that the two occur at the same place and not only at the same depth"
+    short = "that the two occur at the same place"
+    if depths_agree(result):
+        short += " and not only to the same depth"
     if not np.isfinite(p):
         return short, (
             "Whether displaced columns sit next to the missing anions inside a plane: "
             f"{UNKNOWN}. The depth profiles alone cannot show it."
         )
     if p >= level:
+        value, bounds = with_interval(found.get("r"), found.get("ci"))
         return short, (
             "Inside planes, columns next to missing anions are not displaced differently "
-            f"({numbers}). Two profiles that both decay always correlate between planes, so the "
-            "data show the same depth, not the same place."
+            f"(r = {value}, {percent(result)} interval {bounds}, {p_equals(p)}). "
+            f"{_depth_verdict(result)} Two profiles that both decay always correlate between "
+            "planes, so that correlation does not show the same place."
         )
     return None
 
 
+def _depth_verdict(result: Any) -> str:
+    agree = depths_agree(result)
+    if agree is None:
+        return f"Whether the two depths agree, the data {UNKNOWN}."
+    bounds = ends(get(result, "depth", "difference", "ci"))
+    if agree:
+        wide = max(abs(bounds[0]), abs(bounds[1]))
+        return "The depths agree" + (f" within {_apart(bounds)}." if wide else ".")
+    return f"The depths differ (N_vac {MINUS} N_disp: {interval(bounds)} planes)."
+
+
 def _depth_limit(result: Any) -> tuple[str, str] | None:
-    if not np.isfinite(ends(get(result, "depth", "difference", "ci"))).all():
+    if depths_agree(result) is None:
         return "that the two depths coincide", (
             f"Whether the two depths coincide: {UNKNOWN}, their difference has no closed interval."
         )
@@ -282,23 +303,60 @@ def mean_with_error(result: Any, name: str) -> str:
     return measured(mean, scatter / np.sqrt(count) if count > 1 else None)
 
 
+def scatter(result: Any, name: str) -> str:
+    """Write the standard deviation between columns in pm, to the digits of its own error."""
+    _, value, count = spread(result, name)
+    return fixed(value, error_places(value / np.sqrt(2 * count)) if count > 1 else None)
+
+
+def mean_vector(result: Any) -> tuple[str, str]:
+    """Write the length of the mean displacement vector in pm, and where it points.
+
+    Returns
+    -------
+    (str, str)
+        Length with error, and the angle from u towards v; the angle is "" for a length of less
+        than three errors.
+    """
+    frame = st.used(result, st.displaced_species(result)).dropna(subset=["delta_A", "delta_perp_A"])
+    if len(frame) < 2:
+        return UNKNOWN, ""
+    vectors = st.displacement_vectors(result, frame) * 1000.0
+    mean = vectors.mean(axis=0)
+    length = float(np.hypot(*mean))
+    covariance = np.cov(vectors.T) / len(vectors)
+    along = mean / length if length else np.array([1.0, 0.0])
+    across = np.array([-along[1], along[0]])
+    error, sideways = (float(np.sqrt(w @ covariance @ w)) for w in (along, across))
+    if length < 3 * error:
+        return measured(length, error), ""
+    u, v = (w / np.linalg.norm(w) for w in st.lattice_nm(result))
+    rest = v - (v @ u) * u
+    angle = np.degrees(np.arctan2(mean @ rest / np.linalg.norm(rest), mean @ u))
+    size = fixed(abs(angle), error_places(np.degrees(sideways / length)))
+    names = [st.direction_name(w) for w in (result.projection.u_uvw, result.projection.v_uvw)]
+    sign = MINUS if angle < 0 else ""
+    return measured(length, error), f"{size}° from {names[0]} towards {sign}{names[1]}"
+
+
 def _without_interface(result: Any) -> list[str]:
-    _, scatter, count = spread(result, "delta_A")
-    _, across_scatter, _ = spread(result, "delta_perp_A")
+    count = spread(result, "delta_A")[2]
     what = get(result, "interpretation", "measured") or st.displaced_species(result)
     names = [st.direction_name(w) for w in (result.projection.u_uvw, result.projection.v_uvw)]
     if not count:
         first = f"No {what} has a displacement: {UNKNOWN}."
     else:
+        length, direction = mean_vector(result)
         first = (
             f"On average, {count} {what}s sit {mean_with_error(result, 'delta_A')} pm along "
             f"{names[0]} and {mean_with_error(result, 'delta_perp_A')} pm along {names[1]} from "
-            "the centres of their cages."
+            f"the centres of their cages: a mean vector of {length} pm"
+            f"{', ' + direction if direction else ''}."
         )
     return [
         first,
-        f"From column to column they scatter by {number(scatter)} pm along {names[0]} and "
-        f"{number(across_scatter)} pm along {names[1]} (standard deviations).",
+        f"From column to column they scatter by {scatter(result, 'delta_A')} pm along {names[0]} "
+        f"and {scatter(result, 'delta_perp_A')} pm along {names[1]} (standard deviations).",
         "The run has no interface, so no depth, no decay and no reference in the bulk is given. "
         "A uniform displacement cannot be told from specimen tilt.",
     ]
