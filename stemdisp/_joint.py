@@ -8,10 +8,10 @@ preconditioned conjugate gradients. ``order`` 0 is least squares on the image (w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import linalg, ndimage, sparse
 from scipy.interpolate import BSpline
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.spatial import cKDTree
@@ -116,6 +116,7 @@ class Problem:
 
     ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
     ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
+    ``fields`` are the `information_fields` of the pixels.
     ``nuisance`` is the kind whose columns need not converge (-1: none).
     ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
     at their start, because what is visible of them cannot say more.
@@ -131,6 +132,7 @@ class Problem:
     pixel_weight: np.ndarray | None = None
     level: float = 1e-4
     nuisance: int = -1
+    fields: np.ndarray = field(default_factory=lambda: np.ones((2, 1, 1)))
     free_widths: bool = True
     order: int = 0
 
@@ -144,16 +146,28 @@ def model_image(problem: Problem, state: State) -> np.ndarray:
     return out
 
 
-def column_weights(problem: Problem, state: State) -> np.ndarray:
-    """Effective statistical weight of each column.
+def information_fields(problem: Problem, width: float) -> np.ndarray:
+    """Statistical weight of the pixels as columns see it; shape (2, ny, nx).
 
-    The share of the column that lies on usable pixels, times the mean pixel weight there.
+    Information on an intensity weighs pixels by the square of the column's shape (a Gaussian
+    narrower by sqrt 2), that on a position reaches further out. Pixels that are masked or lie
+    beyond the border weigh nothing.
     """
-    from stemdisp._kernels import local_mean
-
-    pixels = problem.mask if problem.pixel_weight is None else problem.pixel_weight
-    mean, lost = local_mean(pixels, problem.mask, state.x, state.y, state.sigma, 3.0)
-    return np.maximum(mean * (1.0 - lost), 1e-3)
+    spread = (width / np.sqrt(2), width)
+    if problem.pixel_weight is None and problem.mask.all():
+        lines = [
+            [ndimage.gaussian_filter1d(np.ones(n), s, mode="constant") for n in problem.mask.shape]
+            for s in spread
+        ]
+        fields = np.stack([np.outer(*line) for line in lines])
+    else:
+        pixels = np.where(problem.mask, 1.0, 0.0)
+        if problem.pixel_weight is not None:
+            pixels = np.where(problem.mask, problem.pixel_weight, 0.0)
+        fields = np.stack(
+            [ndimage.gaussian_filter(pixels, s, mode="constant", truncate=3.5) for s in spread]
+        )
+    return np.maximum(fields, 1e-3)
 
 
 def iterate(
@@ -165,6 +179,7 @@ def iterate(
     columns the last step was below ten times the tolerance.
     """
     neighbours, widest = _see(state), state.widths.max()
+    problem = replace(problem, fields=information_fields(problem, float(np.median(state.sigma))))
     held = problem.frozen
     state = replace(
         state,
@@ -347,7 +362,6 @@ def assemble(problem: Problem, state: State, neighbours: Neighbours) -> System:
     from stemdisp._kernels import pair_information
 
     n, n_widths = len(state.x), len(state.widths)
-    weight = column_weights(problem, state)
     blocks = pair_information(
         neighbours.indptr,
         neighbours.indices,
@@ -355,7 +369,7 @@ def assemble(problem: Problem, state: State, neighbours: Neighbours) -> System:
         state.y,
         state.volume,
         state.sigma,
-        weight,
+        problem.fields,
         problem.order,
     )
     rows = np.repeat(np.arange(n), np.diff(neighbours.indptr))
@@ -381,18 +395,19 @@ def assemble(problem: Problem, state: State, neighbours: Neighbours) -> System:
         corner = np.eye(n_widths)
     border = border.reshape(3 * n, n_widths)
     if problem.order == 0:
-        border, corner = _add_surface(problem, state, weight, border, corner)
+        border, corner = _add_surface(problem, state, border, corner)
     return System(columns, border, corner, np.linalg.inv(blocks[own][:, :3, :3]))
 
 
 def _add_surface(
     problem: Problem,
     state: State,
-    weight: np.ndarray,
     border: np.ndarray,
     corner: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Extend border and corner by the coefficients of the background (white noise only)."""
+    where = [np.clip(state.y, 0, None), np.clip(state.x, 0, None)]
+    weight = ndimage.map_coordinates(problem.fields[1], where, order=1, mode="nearest")
     values = problem.background.at(state.x, state.y).toarray() * weight[:, None]
     surface = np.zeros((3 * len(state.x), values.shape[1]))
     surface[0::3] = values

@@ -134,21 +134,58 @@ def _pair(dx, dy, va, vb, sa, sb, order, block):
     block[3, 3] = vv * sa * sb * f2
 
 
+@numba.njit(cache=True, inline="always")
+def _sample(field, x, y):
+    """Bilinear value of a field (ny, nx) at a point, clamped to its border."""
+    ny, nx = field.shape
+    x = min(max(x, 0.0), nx - 1.0)
+    y = min(max(y, 0.0), ny - 1.0)
+    i, j = min(int(x), max(nx - 2, 0)), min(int(y), max(ny - 2, 0))
+    i1, j1 = min(i + 1, nx - 1), min(j + 1, ny - 1)
+    fx, fy = x - i, y - j
+    low = field[j, i] * (1.0 - fx) + field[j, i1] * fx
+    high = field[j1, i] * (1.0 - fx) + field[j1, i1] * fx
+    return low * (1.0 - fy) + high * fy
+
+
+@numba.njit(cache=True, inline="always")
+def _weigh(fields, a, b, x, y, sigma, block):
+    """Scale `block` by the weight of the pixels where columns a and b overlap.
+
+    The product of two Gaussians is one around the point between them.
+    """
+    va, vb = sigma[a] * sigma[a], sigma[b] * sigma[b]
+    mx = (x[a] * vb + x[b] * va) / (va + vb)
+    my = (y[a] * vb + y[b] * va) / (va + vb)
+    inner = math.sqrt(_sample(fields[0], mx, my))
+    outer = math.sqrt(_sample(fields[1], mx, my))
+    for m in range(4):
+        wm = outer if m == 1 or m == 2 else inner
+        for n in range(4):
+            block[m, n] *= wm * (outer if n == 1 or n == 2 else inner)
+
+
 @numba.njit(cache=True)
-def pair_information(indptr, indices, x, y, volume, sigma, weight, order):
-    """Information blocks (n_pairs, 4, 4) of all pairs of the neighbour list (CSR, self too)."""
+def pair_information(indptr, indices, x, y, volume, sigma, fields, order):
+    """Information blocks (n_pairs, 4, 4) of all pairs of the neighbour list (CSR, self too).
+
+    `fields` (2, ny, nx) are the statistical weights of the pixels, smoothed by what intensities
+    (first) and positions (second) see of them; ones where every pixel counts alike.
+    """
     out = np.empty((indices.size, 4, 4))
     for a in range(x.size):
         for k in range(indptr[a], indptr[a + 1]):
             b = indices[k]
-            _pair(x[a] - x[b], y[a] - y[b], volume[a], volume[b], sigma[a], sigma[b], order, out[k])
-            out[k] *= math.sqrt(weight[a] * weight[b])
+            _pair(
+                x[a] - x[b], y[a] - y[b], volume[a], volume[b], sigma[a], sigma[b], order, out[k]
+            )
+            _weigh(fields, a, b, x, y, sigma, out[k])
     return out
 
 
 @numba.njit(cache=True)
 def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants them
-    indptr, indices, x, y, volume, sigma, weight, prior, order
+    indptr, indices, x, y, volume, sigma, fields, prior, order
 ):
     """Covariance blocks (n_pairs, 3, 3) of V, x, y between each column and its neighbours.
 
@@ -171,11 +208,11 @@ def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants t
                 _pair(
                     x[i] - x[j], y[i] - y[j], volume[i], volume[j], sigma[i], sigma[j], order, block
                 )
-                root = math.sqrt(weight[i] * weight[j])
+                _weigh(fields, i, j, x, y, sigma, block)
                 for m in range(3):
                     for n in range(3):
-                        info[3 * p + m, 3 * q + n] = root * block[m, n]
-                        info[3 * q + n, 3 * p + m] = root * block[m, n]
+                        info[3 * p + m, 3 * q + n] = block[m, n]
+                        info[3 * q + n, 3 * p + m] = block[m, n]
             info[3 * p + 1, 3 * p + 1] += prior[i]
             info[3 * p + 2, 3 * p + 2] += prior[i]
         inverse = np.linalg.inv(info)

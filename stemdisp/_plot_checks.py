@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemdisp import _plot_numbers as num
 from stemdisp import _plot_style as st
 from stemdisp import tables
 
@@ -34,14 +35,15 @@ def plot_displacement_distribution(result: Any, *, ax: Axes | None = None) -> Ax
     names = (result.projection.u_uvw, result.projection.v_uvw)
     colors = (st.VERMILLION, st.BLUE)
     values = [frame[n].dropna().to_numpy(dtype=float) * 100 for n in ("delta_A", "delta_perp_A")]
-    everything = np.concatenate(values)
-    bins = np.histogram_bin_edges(everything, bins="fd") if everything.size > 1 else 10
+    bins = _bins(values)
     for pm, uvw, color, symbol in zip(values, names, colors, ("δ", "δ⊥"), strict=True):
         if not pm.size:
             continue
+        error = pm.std() / np.sqrt(pm.size) if pm.size > 1 else None
+        mean = num.measured(pm.mean(), error, "pm")
         label = (
-            f"{symbol} along {st.direction_name(uvw)}: mean {pm.mean():.1f} pm, "
-            f"s.d. {pm.std():.1f} pm, n = {pm.size}"
+            f"{symbol} along {st.direction_name(uvw)}: mean {mean}, "
+            f"s.d. {num.fixed(pm.std(), 1)} pm, n = {pm.size}"
         )
         ax.hist(pm, bins=bins, histtype="stepfilled", color=color, alpha=0.3, lw=0)
         ax.hist(pm, bins=bins, histtype="step", color=color, lw=1.4, label=label)
@@ -50,6 +52,17 @@ def plot_displacement_distribution(result: Any, *, ax: Axes | None = None) -> Ax
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     return ax
+
+
+def _bins(values: list[np.ndarray]) -> np.ndarray | int:
+    """Return bins for all values, as narrow as the narrower distribution asks for."""
+    everything = np.concatenate(values)
+    if everything.size < 2 or np.ptp(everything) == 0:
+        return 10
+    # Of both together, the distance between two narrow peaks would set the width.
+    widths = [np.ptp(np.histogram_bin_edges(v, bins="fd")[:2]) for v in values if v.size > 1]
+    count = int(np.clip(np.ceil(np.ptp(everything) / min(widths)), 8, 60)) if widths else 10
+    return np.linspace(everything.min(), everything.max(), count + 1)
 
 
 def plot_correlation(result: Any, *, which: str = "between", ax: Axes | None = None) -> Axes:
@@ -138,11 +151,11 @@ def _within(ax: Axes, result: Any, color: str) -> None:
 def _note(ax: Axes, title: str, found: Any, entries: tuple[tuple[str, str], ...]) -> None:
     values = [(label, st.number((found or {}).get(key))) for label, key in entries]
     known = [
-        f"{label} = {value:.2g}".replace("-", "\N{MINUS SIGN}")
+        num.p_equals(value) if label == "p" else f"{label} = {num.fixed(value, 2)}"
         for label, value in values
         if np.isfinite(value)
     ]
-    ax.set_title(f"{title}\n{', '.join(known) or 'cannot tell'}", loc="left")
+    ax.set_title(f"{title}\n{', '.join(known) or num.UNKNOWN}", loc="left")
 
 
 def plot_registration(result: Any, *, ax: Axes | None = None) -> Axes:
@@ -180,42 +193,86 @@ def plot_registration(result: Any, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_dose(result: Any, *, ax: Axes | None = None) -> Axes:
-    """Draw delta of plane 1 frame by frame, against the dose where it is known.
+def plot_dose(result: Any, *, which: str = "displacement", ax: Axes | None = None) -> Axes:
+    """Draw what single frames show, against the dose where it is known, with its trend.
 
     Parameters
     ----------
     result : Result
         A finished run on a stack with per-frame results.
+    which : {"displacement", "occupancy"}
+        delta of plane 1, or the mean occupancy of planes 1 to 3.
     ax : matplotlib Axes, optional
         Where to draw.
 
     Returns
     -------
     matplotlib Axes
-        delta(1) in angstrom against the cumulative dose, or against the frame number.
+        delta(1) in angstrom, or the occupancy, with standard errors, against the cumulative dose
+        or against the frame number. The title states the slope of a weighted straight line.
     """
-    frames = _frames(result, "delta1_A")
+    if which not in ("displacement", "occupancy"):
+        raise ValueError(
+            f'which = {which!r} is not "displacement" or "occupancy"; use one of these'
+        )
+    name = "delta1" if which == "displacement" else "occupancy1"
+    value_name = f"{name}_A" if which == "displacement" else name
+    frames = _frames(result, value_name)
     ax = st.new_axes() if ax is None else ax
-    x, label = frames["frame"].to_numpy(dtype=float), "frame"
-    if "dose_e_per_A2" in frames and frames["dose_e_per_A2"].notna().all():
-        x, label = frames["dose_e_per_A2"].cumsum().to_numpy(dtype=float), "cumulative dose (e/Å²)"
-    color = st.species_colors(result).get(st.displaced_species(result), st.VERMILLION)
-    error = frames["delta1_err_A"].to_numpy(dtype=float) if "delta1_err_A" in frames else None
+    anion, colors = st.anion_species(result) or "O", st.species_colors(result)
+    x, label, step = _exposure(frames)
+    value = frames[value_name].to_numpy(dtype=float)
+    error_name = f"{name}_err_A" if which == "displacement" else f"{name}_err"
+    error = frames[error_name].to_numpy(dtype=float) if error_name in frames else None
     ax.errorbar(
         x,
-        frames["delta1_A"].to_numpy(dtype=float),
+        value,
         yerr=error,
         fmt="o",
         ms=4.6,
-        mfc=color,
+        mfc=colors.get(st.displaced_species(result) if name == "delta1" else anion, st.INK),
         mec=st.INK,
         mew=0.7,
         ecolor=st.INK,
         elinewidth=1.0,
+        capsize=2.5,
     )
-    ax.set(xlabel=label, ylabel="δ(1) of one frame (Å)")
+    quantity = "δ(1) of one frame (Å)"
+    if which == "occupancy":
+        quantity = f"{anion} occupancy of one frame, N = 1 to 3"
+    ax.set(xlabel=label, ylabel=quantity)
+    if error is not None:
+        _trend(ax, (x, value, error), step, "Å" if which == "displacement" else "")
     return ax
+
+
+def _exposure(frames: pd.DataFrame) -> tuple[np.ndarray, str, tuple[float, str]]:
+    """Return dose or frame number with its label, and the step that a slope is given for."""
+    if "dose_e_per_A2" in frames and frames["dose_e_per_A2"].notna().all():
+        dose = frames["dose_e_per_A2"].cumsum().to_numpy(dtype=float)
+        return dose, "cumulative dose (e/Å²)", (1000.0, "per 1000 e/Å²")
+    return frames["frame"].to_numpy(dtype=float), "frame", (1.0, "per frame")
+
+
+def _trend(
+    ax: Axes, data: tuple[np.ndarray, np.ndarray, np.ndarray], step: tuple[float, str], unit: str
+) -> None:
+    """Draw a weighted straight line and state its slope with the error from the bars alone."""
+    keep = np.all(np.isfinite(data), axis=0) & (data[2] > 0)
+    x, value, error = (part[keep] for part in data)
+    if x.size < 3 or np.ptp(x) == 0:
+        ax.set_title(f"slope: {num.UNKNOWN}", loc="left")
+        return
+    # About the mean, where the slope and the constant do not pull at each other.
+    middle = x.mean()
+    weight = 1.0 / error
+    design = np.stack([(x - middle) * weight, weight], axis=1)
+    covariance = np.linalg.inv(design.T @ design)
+    slope, level = covariance @ (design.T @ (value * weight))
+    ends = np.array([x.min(), x.max()])
+    ax.plot(ends, level + slope * (ends - middle), color=st.BLUE, lw=1.3, zorder=1)
+    text = num.measured(slope * step[0], np.sqrt(covariance[0, 0]) * step[0], unit)
+    ax.set_title(f"slope: {text} {step[1]}", loc="left")
 
 
 def _frames(result: Any, needed: str) -> pd.DataFrame:

@@ -204,9 +204,10 @@ def plot_zoom(result: Any, *, where: str = "near", ax: Axes | None = None) -> Ax
             )
     _zoom_arrows(ax, result)
     if result.interface is not None:
-        st.interface_line(ax, result)
+        if _crosses(result, (x0, x1, y0, y1)):
+            st.interface_line(ax, result)
         st.label_planes(ax, result, zoomed=True)
-        _profile_path(ax, result)
+        _profile_path(ax, result, (x0, x1, y0, y1))
         ax.set(xlim=(x0, x1), ylim=(y1, y0))
     st.scale_bar(ax)
     _legend(ax, ncols=3)
@@ -218,6 +219,15 @@ def _inside(result: Any, frame: pd.DataFrame, window: tuple[float, ...]) -> np.n
     x, y = st.columns_nm(result, frame).T
     x0, x1, y0, y1 = window
     return (x > x0) & (x < x1) & (y > y0) & (y < y1)
+
+
+def _crosses(result: Any, window: tuple[float, ...]) -> bool:
+    """Return whether the interface runs through a window."""
+    x0, x1, y0, y1 = window
+    corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    point = np.asarray(result.interface.position_px, dtype=float) * st.nm_per_px(result)
+    side = (corners - point) @ np.asarray(result.interface.normal, dtype=float)
+    return bool(side.min() < 0 < side.max())
 
 
 def _rings(ax: Axes, xy: np.ndarray, color: str, label: str) -> None:
@@ -233,10 +243,14 @@ def _rings(ax: Axes, xy: np.ndarray, color: str, label: str) -> None:
     )
 
 
-def _profile_path(ax: Axes, result: Any) -> None:
+def _profile_path(ax: Axes, result: Any, window: tuple[float, ...]) -> None:
     if result.profile_line_px is None:
         return
     line = np.asarray(result.profile_line_px, dtype=float) * st.nm_per_px(result)
+    x, y = (line[0] + np.linspace(0, 1, 500)[:, None] * (line[1] - line[0])).T
+    x0, x1, y0, y1 = window
+    if not np.any((x > x0) & (x < x1) & (y > y0) & (y < y1)):
+        return
     ax.plot(*line.T, color=st.PURPLE, lw=1.3, ls=(0, (4, 2)), zorder=3, label="line profile")
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# More arrows than this hide each other; the colours alone carry the map.
-MAX_ARROWS = 900
+# More arrows than this hide each other; then blocks of columns share an arrow, about so many.
+MAX_ARROWS, BLOCKS = 900, 450
 # Half widths of the counting drawing: of the columns shown and of the lines through them.
 REACH_NM, EDGE_NM = 0.72, 0.80
 
@@ -65,10 +65,11 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
 
 
 def _map_arrows(ax: Axes, result: Any, frame: pd.DataFrame) -> None:
-    if not 0 < len(frame) <= MAX_ARROWS:
+    if not len(frame):
         return
+    frame, side = _block_means(frame)
     vector = st.displacement_vectors(result, frame)
-    length, magnification = st.arrow_scale(result, frame, 1.0)
+    length, magnification = st.arrow_scale(result, frame, 1.1 * side)
     style = {
         "angles": "xy",
         "scale_units": "xy",
@@ -79,10 +80,23 @@ def _map_arrows(ax: Axes, result: Any, frame: pd.DataFrame) -> None:
         "headwidth": 3.4,
         "headlength": 3.6,
         "headaxislength": 3.2,
+        "path_effects": st.outlined(1.2, "white"),
     }
     tail = st.columns_nm(result, frame) - 0.5 * vector * magnification
     ax.quiver(*tail.T, *(vector * magnification).T, **style)
     st.arrow_key(ax, length, magnification, style)
+
+
+def _block_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Average over blocks of lattice cells where columns are many; return their side in cells."""
+    if len(frame) <= MAX_ARROWS:
+        return frame, 1
+    side = int(np.ceil(np.sqrt(len(frame) / BLOCKS)))
+    names = ["x_px", "y_px", "delta_A", "delta_perp_A"]
+    groups = frame.groupby([np.floor(frame["i"] / side), np.floor(frame["j"] / side)])[names]
+    # Blocks cut by the border would show single columns.
+    full = (groups.size() > 0.5 * side**2).to_numpy()
+    return groups.mean()[full].reset_index(drop=True), side
 
 
 def _color_bar(ax: Axes, artist: Any, label: str, *, beside: bool) -> None:

@@ -292,9 +292,10 @@ def lattice_nm(result: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def displacement_vectors(result: Any, frame: pd.DataFrame) -> np.ndarray:
     """Return (n, 2) displacements in nm in image directions, from delta and delta_perp."""
-    u, v = lattice_nm(result)
+    units = np.stack([w / np.linalg.norm(w) for w in lattice_nm(result)])
     parts = frame[["delta_A", "delta_perp_A"]].fillna({"delta_perp_A": 0.0}).to_numpy(dtype=float)
-    return parts / 10.0 @ np.stack([u / np.linalg.norm(u), v / np.linalg.norm(v)])
+    # Both are projections, d.u and d.v, also where u and v are not at right angles.
+    return parts / 10.0 @ np.linalg.inv(units).T
 
 
 def arrow_scale(result: Any, frame: pd.DataFrame, reach: float) -> tuple[float, float]:
@@ -306,7 +307,7 @@ def arrow_scale(result: Any, frame: pd.DataFrame, reach: float) -> tuple[float, 
     lengths = np.sort(np.hypot(*displacement_vectors(result, frame).T))
     longest = max(float(lengths[-min(5, len(lengths))]), 1e-4)
     cell = min(np.linalg.norm(vector) for vector in lattice_nm(result))
-    magnification = nice_length(reach * cell / longest, (1.0, 1.5, 2.0, 3.0, 5.0))
+    magnification = nice_length(reach * cell / longest, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))
     return nice_length(longest), max(magnification, 1.0)
 
 

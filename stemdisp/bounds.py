@@ -221,8 +221,9 @@ def _gaussian_information(scene: _Scene, order: int) -> sparse.csr_array:
     n = len(scene.x)
     radius = PAIR_REACH * np.sqrt(2) * scene.sigma.max()
     near = Neighbours.within(scene.x, scene.y, radius)
+    alike = np.ones((2, 1, 1))  # every pixel counts alike
     blocks = pair_information(
-        near.indptr, near.indices, scene.x, scene.y, scene.volume, scene.sigma, np.ones(n), order
+        near.indptr, near.indices, scene.x, scene.y, scene.volume, scene.sigma, alike, order
     )
     columns = sparse.bsr_array((blocks, near.indices, near.indptr), shape=(4 * n, 4 * n))
     # The constant overlaps with the intensity of a column only; it has no gradient.

@@ -18,6 +18,7 @@ NEIGHBOURHOOD_A = 3.6
 DETECTION = 3.0  # standard errors of intensity
 EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut by it
 MASKED_SHARE = 0.1
+PAIRS_AT_ONCE = 20_000
 # Displacements at interfaces reach 0.6 A; neighbours are 1.4 A apart.
 MOVED_A = 0.9
 MISFIT = 6.0  # residual power under a column over that of the image
@@ -69,13 +70,15 @@ def covariance_matrix(
 ) -> sparse.csr_array:
     """Covariance (3 n, 3 n) of volume, x, y in px between columns within `radius` px.
 
-    Inverse of the local information matrix, plus what the shared widths add.
+    Inverse of the local information matrix, plus what the shared parameters (widths; for white
+    noise also the background) add.
     """
     from stemdisp._kernels import window_covariance
 
     n = len(state.x)
     neighbours = Neighbours.within(state.x, state.y, radius)
-    weight = _joint.column_weights(problem, state)
+    width = float(np.median(state.sigma))
+    problem = replace(problem, fields=_joint.information_fields(problem, width))
     blocks = window_covariance(
         neighbours.indptr,
         neighbours.indices,
@@ -83,30 +86,47 @@ def covariance_matrix(
         state.y,
         state.volume,
         state.sigma,
-        weight,
+        problem.fields,
         problem.prior,
         problem.order,
     )
     rows = np.repeat(np.arange(n), np.diff(neighbours.indptr))
-    if problem.free_widths:
-        spread = _joint.PAIR_REACH * np.sqrt(2) * state.widths.max()
-        wide = Neighbours.within(state.x, state.y, spread)
-        system = _joint.assemble(problem, state, wide)
-        m = len(state.widths)
-        local = sparse.bsr_array(
-            (blocks, neighbours.indices, neighbours.indptr), shape=(3 * n, 3 * n)
-        ).tocsr()
-        response = local @ system.border[:, :m]
-        schur = system.corner[:m, :m] - system.border[:, :m].T @ response
-        shared = response @ np.linalg.pinv(schur, hermitian=True)
-        shared, response = shared.reshape(n, 3, m), response.reshape(n, 3, m)
-        blocks = blocks + np.einsum(
-            "pim,pjm->pij", shared[rows], response[neighbours.indices], optimize=True
-        )
+    spread = _joint.PAIR_REACH * np.sqrt(2) * state.widths.max()
+    wide = Neighbours.within(state.x, state.y, spread)
+    system = _joint.assemble(problem, state, wide)
+    blocks = blocks + _shared_covariance(system, blocks, rows, neighbours, problem.frozen)
     matrix = sparse.bsr_array(
         (blocks * level, neighbours.indices, neighbours.indptr), shape=(3 * n, 3 * n)
     ).tocsr()
     return ((matrix + matrix.T) * 0.5).tocsr()
+
+
+def _shared_covariance(
+    system: _joint.System,
+    blocks: np.ndarray,
+    rows: np.ndarray,
+    neighbours: Neighbours,
+    frozen: np.ndarray,
+) -> np.ndarray:
+    """Blocks (n_pairs, 3, 3) that the uncertainty of the shared parameters adds (Schur)."""
+    n = len(neighbours.indptr) - 1
+    local = sparse.bsr_array(
+        (blocks, neighbours.indices, neighbours.indptr), shape=(3 * n, 3 * n)
+    ).tocsr()
+    border = np.where(np.repeat(frozen, 3)[:, None], 0.0, system.border)
+    response = local @ border
+    value, vector = np.linalg.eigh(system.corner - border.T @ response)
+    # neighbourhoods end; a combination that they over-determine by that is left alone
+    value = np.where(value > 1e-6 * value.max(), value, np.inf)
+    shared = (((response @ vector) / value) @ vector.T).reshape(n, 3, -1)
+    response = response.reshape(n, 3, -1)
+    out = np.empty_like(blocks)
+    for start in range(0, len(rows), PAIRS_AT_ONCE):
+        part = slice(start, start + PAIRS_AT_ONCE)
+        out[part] = np.matmul(
+            shared[rows[part]], response[neighbours.indices[part]].transpose(0, 2, 1)
+        )
+    return out
 
 
 def collect(

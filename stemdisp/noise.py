@@ -87,13 +87,16 @@ def ring_spectrum(
 def _taper(shape: tuple[int, int], mask: np.ndarray | None) -> np.ndarray:
     """Smooth window that falls to zero at the borders of the image and of the mask."""
     ramp = max(4, int(0.08 * min(shape)))
-    inside = np.ones(shape, dtype=bool) if mask is None else mask.copy()
+    if mask is None or mask.all():
+        lines = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape]
+        distance = np.minimum(*np.meshgrid(*lines, indexing="ij"))
+        return 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))
     # Small holes (dead pixels) need no wide margin, large areas (the film) do.
-    inside = ndimage.binary_closing(inside, iterations=2) if mask is not None else inside
+    inside = ndimage.binary_closing(mask, iterations=2)
     inside[0, :] = inside[-1, :] = inside[:, 0] = inside[:, -1] = False
     distance = ndimage.distance_transform_edt(inside)
     taper = 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))
-    return taper if mask is None else np.where(mask, taper, 0.0)
+    return np.where(mask, taper, 0.0)
 
 
 def measure_noise(

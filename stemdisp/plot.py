@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from stemdisp import _plot_numbers as num
 from stemdisp import _plot_style as st
 from stemdisp._plot_checks import (
     plot_correlation,
@@ -63,6 +64,8 @@ def plot_decay(result: Any, *, ax: Axes | None = None) -> Axes:
     color = st.species_colors(result).get(species, st.VERMILLION)
     planes = st.drawn_planes(result)
     _bulk_zero(ax, result, planes)
+    limit = num.seen_above(result, "displacement")
+    _limit_lines(ax, (-limit, limit))
     _cloud(ax, st.used(result, species), "delta_A", color, planes=planes)
     _decay_curve(ax, result, planes)
     _means(ax, planes, ("delta_A", "delta_err_A", "delta_noise_A"), color)
@@ -96,6 +99,7 @@ def plot_occupancy(result: Any, *, ax: Axes | None = None) -> Axes:
     planes = st.drawn_planes(result)
     ax.axhline(1.0, color=st.FAINT, lw=1.0, zorder=1, label="bulk level")
     _bulk_region(ax, result, planes)
+    _limit_lines(ax, (1.0 - num.seen_above(result, "vacancy"),))
     _cloud(ax, st.used(result, species), "occupancy", color, planes=planes)
     _means(ax, planes, ("occupancy", "occupancy_err", None), color)
     _depth_axis(ax, planes)
@@ -104,6 +108,14 @@ def plot_occupancy(result: Any, *, ax: Axes | None = None) -> Axes:
     _mark_depth(ax, result, "vacancy", "vac")
     ax.legend(loc="lower right")
     return ax
+
+
+def _limit_lines(ax: Axes, levels: tuple[float, ...]) -> None:
+    """Draw how far a plane may depart from bulk before the depth test can tell."""
+    for k, level in enumerate(levels):
+        if np.isfinite(level):
+            label = "" if k else "limit of the depth test"
+            ax.axhline(level, color=st.INK, lw=0.9, ls=(0, (1, 2)), zorder=1, label=label)
 
 
 def _cloud(ax: Axes, frame: pd.DataFrame, name: str, color: str, *, planes: pd.DataFrame) -> None:

@@ -19,6 +19,7 @@ def test_fraction_follows_the_thickness(thickness, f):
     out = interpret(float(thickness))
     assert out["measured"] == "K/O column"
     assert out["f"] == pytest.approx(f, abs=1e-9)
+    assert out["f_err"] == 0.04  # spread over defocus
     assert out["delta1_cation_only_A"] == pytest.approx(0.36 / f)
     expected = 0.36 / f * np.hypot(0.02 / 0.36, out["f_err"] / f)
     assert out["delta1_cation_only_err_A"] == pytest.approx(expected)

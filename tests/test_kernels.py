@@ -38,15 +38,17 @@ def arrays():
 @pytest.mark.parametrize("order", [0, 1])
 def test_information_is_the_summed_product_of_derivatives(order):
     indptr, indices = np.array([0, 2, 4]), np.array([0, 1, 0, 1])
-    weight = np.array([1.0, 0.25])
-    blocks = _kernels.pair_information(indptr, indices, *arrays(), weight, order)
+    # pixels that count a quarter for intensities and widths, 0.64 for positions
+    fields = np.stack([np.full(GRID, 0.25), np.full(GRID, 0.64)])
+    seen = np.sqrt([0.25, 0.64, 0.64, 0.25])
+    blocks = _kernels.pair_information(indptr, indices, *arrays(), fields, order)
     d = [derivatives(0), derivatives(1)]
     for block, (a, b) in zip(blocks, [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
         expected = np.array([[inner(p, q, order) for q in d[b]] for p in d[a]])
         scale = np.sqrt(
             np.outer([inner(p, p, order) for p in d[a]], [inner(q, q, order) for q in d[b]])
         )
-        expected *= np.sqrt(weight[a] * weight[b])
+        expected *= np.outer(seen, seen)
         np.testing.assert_allclose(block / scale, expected / scale, atol=2e-7)
 
 
@@ -61,7 +63,7 @@ def test_the_gradient_metric_is_that_of_finite_differences():
             ]
         )
 
-    ends, one = np.array([0, 1, 2]), np.ones(2)
+    ends, one = np.array([0, 1, 2]), np.ones((2, 1, 1))
     block = _kernels.pair_information(ends, np.array([1, 0]), *arrays(), one, 1)[0]
     d = [[gradient(image) / 60 for image in derivatives(c)] for c in (0, 1)]
     expected = np.array([[np.sum(p * q) for q in d[1]] for p in d[0]])

@@ -91,6 +91,20 @@ def test_errors_that_are_twice_as_large_are_seen_as_such():
     assert pull.std() > 1.6
 
 
+def test_error_of_the_reference_is_part_of_every_error():
+    # Few and noisy bulk columns, and all others precise: the reference is what limits.
+    table = thick(columns_of(LATTICE, rows=3, planes=12), 0.0)
+    precise = plane(table) < 10
+    table["intensity_err"] = table["intensity_err"].mask(precise, 1e-5)
+    rng = np.random.default_rng(0)
+    pull = []
+    for _ in range(120):
+        out = measure_occupancy(with_noise(table, rng))
+        use = is_(out, "O") & precise
+        pull.append(((out["occupancy"] - truth_of(out)) / out["occupancy_err"])[use].mean())
+    assert np.std(pull) == pytest.approx(1, abs=0.25)
+
+
 def test_absent_oxygen_keeps_its_value_and_unusable_columns_have_none():
     table = thick(columns_of(LATTICE, rows=16, planes=18), 0.0)
     anion = np.flatnonzero(is_(table, "O") & (plane(table) == 4))

@@ -225,6 +225,22 @@ def test_offset_error_follows_the_scatter_of_the_bulk():
     assert 0 < calm["delta_err"] < 0.3 * expected
 
 
+def test_pairs_count_by_their_variance():
+    lattice = make_lattice()
+    table = tilted(without_planes(columns_of(lattice)))
+    error = table["species"].map({"K": 0.01, "Ta": 0.01, "O": 0.02})
+    out = measure(table.assign(x_err_A=error, y_err_A=error), lattice)
+    whole = out[out["n_pairs"] == 3]
+    # one pair of Ta, two of O with four times the variance
+    mean = (4 * np.array(OFFSETS["Ta"]) + 2 * np.array(OFFSETS["O"])) / 6
+    u, v = directions(lattice, table)
+    np.testing.assert_allclose(whole["delta_A"], -mean @ u[0], atol=1e-9)
+    np.testing.assert_allclose(whole["delta_perp_A"], -mean @ v[0], atol=1e-9)
+    # variance of K less the mean of midpoints: 1 + (16/36) / 2 + (2 * 4/36) / 2 of K's own
+    expected = 0.01 * np.sqrt(1 + 16 / 72 + 8 / 72)
+    np.testing.assert_allclose(whole["delta_err_A"], expected, rtol=1e-6)
+
+
 # ---- errors ---------------------------------------------------------------------------------
 
 

@@ -149,6 +149,17 @@ def _correlation(result: Any) -> Any:
     return figure
 
 
+def _dose(result: Any) -> Any:
+    if not _has(result.frames, "occupancy1"):
+        return plot.plot_dose(result).figure
+    axes = st.new_axes(8.6, 3.2)
+    figure = axes.figure
+    axes.remove()
+    for which, panel in zip(("displacement", "occupancy"), figure.subplots(1, 2), strict=True):
+        plot.plot_dose(result, which=which, ax=panel)
+    return figure
+
+
 def _plans(result: Any) -> list[_Plan]:
     if result.interface is None:
         return _plans_without_interface(result) + _checks(result)
@@ -173,8 +184,8 @@ def _image_plans(result: Any) -> list[_Plan]:
             "displacement_map",
             "answer",
             f"Displacement of every {k} column",
-            f"Colour: δ along {along}, centred on zero, bulk offset subtracted. Arrows, where "
-            "drawn, show δ and δ⊥ together, magnified as the key says.",
+            f"Colour: δ along {along}, centred on zero, bulk offset subtracted. Arrows: δ and δ⊥ "
+            "together, magnified as the key says; in a large field, means over small blocks.",
             _single(plot.plot_displacement_map),
         ),
         _Plan(
@@ -206,7 +217,8 @@ def _depth_plans(result: Any) -> list[_Plan]:
             "and the total error (thin, scatter between columns included). Line and band: fitted "
             "exponential. Blue band: zero from the bulk. "
             "N = 1 lies beside the film, which can bias it by 1 to 6 pm. "
-            "Triangle: displacement depth, bar: its interval. "
+            "Triangle: displacement depth, bar: its interval. Dotted: departures inside "
+            "are not told from bulk. "
             "Deeper planes are in the table.",
             _single(plot.plot_decay),
         ),
@@ -215,7 +227,8 @@ def _depth_plans(result: Any) -> list[_Plan]:
             "answer",
             f"{o} occupancy against depth",
             f"Fitted intensity of pure {o} columns over that in the bulk. Faint: single columns. "
-            "Circles: plane means with total error. Triangle: vacancy depth, bar: its interval.",
+            "Circles: plane means with total error. Triangle: vacancy depth, bar: its interval. "
+            "Dotted: a smaller loss is not told from bulk.",
             _single(plot.plot_occupancy),
         ),
     ]
@@ -242,9 +255,9 @@ def _meaning_plans(result: Any) -> list[_Plan]:
             "correlation",
             "correlation",
             "Missing anions and displacement",
-            "Left: plane means; two profiles that both decay always correlate, so this says "
-            "'same depth' only. Right: each column against its own cage with the plane means "
-            "taken away; only this says 'same place'.",
+            "Left: plane means; two profiles that both decay always correlate, so this does not "
+            "show 'same place'. Right: each column against its own cage with the plane means "
+            "taken away; only this can show 'same place'.",
             _correlation,
             wide=True,
         ),
@@ -276,8 +289,8 @@ def _plans_without_interface(result: Any) -> list[_Plan]:
             "displacement_map",
             "answer",
             f"Displacement of every {k} column",
-            f"Colour: δ along {along}, centred on zero. Arrows, where drawn, show δ and δ⊥ "
-            "together, magnified as the key says.",
+            f"Colour: δ along {along}, centred on zero. Arrows: δ and δ⊥ together, magnified as "
+            "the key says; in a large field, means over small blocks of columns.",
             _single(plot.plot_displacement_map),
         ),
         _Plan(
@@ -312,17 +325,6 @@ def _checks(result: Any) -> list[_Plan]:
                 _single(plot.plot_registration),
             )
         )
-        if result.interface is not None and _has(frames, "delta1_A"):
-            plans.append(
-                _Plan(
-                    "dose",
-                    "checks",
-                    "Plane 1, frame by frame",
-                    "δ of plane 1 measured on single frames. A slope means that the beam changes "
-                    "the specimen.",
-                    _single(plot.plot_dose),
-                )
-            )
     plans.append(
         _Plan(
             "residual",
@@ -333,6 +335,19 @@ def _checks(result: Any) -> list[_Plan]:
             _single(plot.plot_residual),
         )
     )
+    if frames is not None and result.interface is not None and _has(frames, "delta1_A"):
+        plans.append(
+            _Plan(
+                "dose",
+                "checks",
+                "Plane 1, frame by frame",
+                "δ of plane 1 and, where there are anions, the mean occupancy of planes 1 to "
+                "3, each measured on single frames. Bars: standard errors. Line: straight-line "
+                "fit. A slope beyond its error means that the beam changes the specimen.",
+                _dose,
+                wide=_has(frames, "occupancy1"),
+            )
+        )
     return plans
 
 

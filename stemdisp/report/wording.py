@@ -17,7 +17,6 @@ from stemdisp._plot_numbers import (
     UNKNOWN,
     ends,
     error_places,
-    fixed,
     interval,
     known,
     measured,
@@ -27,6 +26,7 @@ from stemdisp._plot_numbers import (
     two_digits,
     with_interval,
 )
+from stemdisp.report import means
 
 DELTA, XI = "δ", "ξ"
 
@@ -289,74 +289,25 @@ def _null_limit(result: Any) -> tuple[str, str] | None:
     return None
 
 
-def spread(result: Any, name: str) -> tuple[float, float, int]:
-    """Return mean, standard deviation and count of a displacement over usable columns, in pm."""
-    values = st.used(result, st.displaced_species(result))[name].dropna().to_numpy(float) * 100
-    if not values.size:
-        return float("nan"), float("nan"), 0
-    return float(values.mean()), float(values.std()), int(values.size)
-
-
-def mean_with_error(result: Any, name: str) -> str:
-    """Write the mean displacement over all columns in pm, with the error of the mean."""
-    mean, scatter, count = spread(result, name)
-    return measured(mean, scatter / np.sqrt(count) if count > 1 else None)
-
-
-def scatter(result: Any, name: str) -> str:
-    """Write the standard deviation between columns in pm, to the digits of its own error."""
-    _, value, count = spread(result, name)
-    return fixed(value, error_places(value / np.sqrt(2 * count)) if count > 1 else None)
-
-
-def mean_vector(result: Any) -> tuple[str, str]:
-    """Write the length of the mean displacement vector in pm, and where it points.
-
-    Returns
-    -------
-    (str, str)
-        Length with error, and the angle from u towards v; the angle is "" for a length of less
-        than three errors.
-    """
-    frame = st.used(result, st.displaced_species(result)).dropna(subset=["delta_A", "delta_perp_A"])
-    if len(frame) < 2:
-        return UNKNOWN, ""
-    vectors = st.displacement_vectors(result, frame) * 1000.0
-    mean = vectors.mean(axis=0)
-    length = float(np.hypot(*mean))
-    covariance = np.cov(vectors.T) / len(vectors)
-    along = mean / length if length else np.array([1.0, 0.0])
-    across = np.array([-along[1], along[0]])
-    error, sideways = (float(np.sqrt(w @ covariance @ w)) for w in (along, across))
-    if length < 3 * error:
-        return measured(length, error), ""
-    u, v = (w / np.linalg.norm(w) for w in st.lattice_nm(result))
-    rest = v - (v @ u) * u
-    angle = np.degrees(np.arctan2(mean @ rest / np.linalg.norm(rest), mean @ u))
-    size = fixed(abs(angle), error_places(np.degrees(sideways / length)))
-    names = [st.direction_name(w) for w in (result.projection.u_uvw, result.projection.v_uvw)]
-    sign = MINUS if angle < 0 else ""
-    return measured(length, error), f"{size}° from {names[0]} towards {sign}{names[1]}"
-
-
 def _without_interface(result: Any) -> list[str]:
-    count = spread(result, "delta_A")[2]
+    count = means.spread(result, "delta_A")[2]
     what = get(result, "interpretation", "measured") or st.displaced_species(result)
     names = [st.direction_name(w) for w in (result.projection.u_uvw, result.projection.v_uvw)]
     if not count:
         first = f"No {what} has a displacement: {UNKNOWN}."
     else:
-        length, direction = mean_vector(result)
+        length, direction = means.mean_vector(result)
+        means_pm = [means.mean_with_error(result, n) for n in ("delta_A", "delta_perp_A")]
         first = (
-            f"On average, {count} {what}s sit {mean_with_error(result, 'delta_A')} pm along "
-            f"{names[0]} and {mean_with_error(result, 'delta_perp_A')} pm along {names[1]} from "
-            f"the centres of their cages: a mean vector of {length} pm"
+            f"On average, {count} {what}s sit {means_pm[0]} pm along {names[0]} and {means_pm[1]} "
+            f"pm along {names[1]} from the centres of their cages: a mean vector of {length} pm"
             f"{', ' + direction if direction else ''}."
         )
+    scatter = [means.scatter(result, n) for n in ("delta_A", "delta_perp_A")]
     return [
         first,
-        f"From column to column they scatter by {scatter(result, 'delta_A')} pm along {names[0]} "
-        f"and {scatter(result, 'delta_perp_A')} pm along {names[1]} (standard deviations).",
+        f"From column to column they scatter by {scatter[0]} pm along {names[0]} and {scatter[1]} "
+        f"pm along {names[1]} (standard deviations).",
         "The run has no interface, so no depth, no decay and no reference in the bulk is given. "
         "A uniform displacement cannot be told from specimen tilt.",
     ]
