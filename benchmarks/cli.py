@@ -12,9 +12,6 @@ from benchmarks.report import Options, Report, machine, measure
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 _PAGE = """\
----
-orphan: true
----
 # Benchmarks
 
 Written by `make bench ARGS="{arguments}"` on {date}. {machine}.

@@ -307,7 +307,7 @@ def _solve(
 class System:
     """Normal equations: sparse column part, border of shared parameters, and corner."""
 
-    columns: sparse.csr_array
+    columns: sparse.bsr_array
     border: np.ndarray | sparse.csr_array
     corner: np.ndarray
     inverse_blocks: np.ndarray
@@ -383,12 +383,15 @@ def assemble(problem: Problem, state: State, neighbours: Neighbours) -> System:
     columns = sparse.bsr_array(
         (np.ascontiguousarray(blocks[:, :3, :3]), neighbours.indices, neighbours.indptr),
         shape=(3 * n, 3 * n),
-    ).tocsr()
+    )
     other = state.kind[neighbours.indices]
-    border = np.zeros((n, 3, n_widths))
-    np.add.at(border, (rows, slice(None), other), blocks[:, :3, 3])
-    corner = np.zeros((n_widths, n_widths))
-    np.add.at(corner, (state.kind[rows], other), blocks[:, 3, 3])
+    place = rows * n_widths + other
+    border = np.stack(
+        [np.bincount(place, blocks[:, k, 3], n * n_widths).reshape(n, n_widths) for k in range(3)],
+        axis=1,
+    )
+    place = state.kind[rows] * n_widths + other
+    corner = np.bincount(place, blocks[:, 3, 3], n_widths**2).reshape(n_widths, n_widths)
     corner[np.diag_indices(n_widths)] *= 1 + 10 * DAMPING
     if not problem.free_widths:
         border[:] = 0.0

@@ -176,9 +176,7 @@ def pair_information(indptr, indices, x, y, volume, sigma, fields, order):
     for a in range(x.size):
         for k in range(indptr[a], indptr[a + 1]):
             b = indices[k]
-            _pair(
-                x[a] - x[b], y[a] - y[b], volume[a], volume[b], sigma[a], sigma[b], order, out[k]
-            )
+            _pair(x[a] - x[b], y[a] - y[b], volume[a], volume[b], sigma[a], sigma[b], order, out[k])
             _weigh(fields, a, b, x, y, sigma, out[k])
     return out
 

@@ -239,7 +239,7 @@ def plot_dose(result: Any, *, which: str = "displacement", ax: Axes | None = Non
     )
     quantity = "δ(1) of one frame (Å)"
     if which == "occupancy":
-        quantity = f"{anion} occupancy of one frame, N = 1 to 3"
+        quantity = f"{anion} occupancy of one frame\n(mean of N = 1 to 3)"
     ax.set(xlabel=label, ylabel=quantity)
     if error is not None:
         _trend(ax, (x, value, error), step, "Å" if which == "displacement" else "")

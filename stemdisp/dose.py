@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -63,50 +63,53 @@ def measure_frames(
     values = np.full((len(frames), 4), np.nan)
     if not columns["N"].isna().all():
         mask = columns.attrs["fit"].mask
+        psd = registration.noise_psd
+        options = {
+            "pixel_size": pixel_size,
+            "noise": config.refine.noise,
+            "mask": mask,
+            # the mean of n frames has 1/n of a frame's noise
+            "noise_psd": None if psd is None else (psd[0], psd[1] * registration.n_used),
+            "max_iterations": 12,
+        }
         for k in np.flatnonzero(frames["used"].to_numpy()):
             frame = np.asarray(stack.inav[int(k)].data, dtype=np.float64) * lattice.sign
-            values[k] = _measure(
-                frame,
-                registration.shifts_px[k] + np.array(registration.origin_px),
-                mask,
-                columns,
-                lattice,
-                projection,
-                pixel_size,
-                config,
-            )
+            origin = registration.shifts_px[k] + np.array(registration.origin_px)
+            part, rest = _cut(frame, origin, mask.shape)
+            values[k] = _measure(part, rest, columns, lattice, projection, config, options)
     return frames.assign(**dict(zip(names, values.T, strict=True)))
 
 
+def _cut(
+    frame: np.ndarray, origin: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the mean image's field out of a frame, NaN beyond it; and the rest of its origin, px."""
+    whole = np.rint(origin).astype(int)
+    x, y = whole
+    part = np.full(shape, np.nan)
+    rows = slice(max(0, -y), min(shape[0], frame.shape[0] - y))
+    cols = slice(max(0, -x), min(shape[1], frame.shape[1] - x))
+    part[rows, cols] = frame[rows.start + y : rows.stop + y, cols.start + x : cols.stop + x]
+    return part, origin - whole
+
+
 def _measure(
-    frame: np.ndarray,
-    offset: np.ndarray,
-    mask: np.ndarray,
+    part: np.ndarray,
+    rest: np.ndarray,
     columns: pd.DataFrame,
     lattice: Lattice,
     projection: Projection,
-    pixel_size: tuple[float, float],
     config: Config,
+    options: dict[str, Any],
 ) -> tuple[float, float, float, float]:
-    """Fit one frame from the mean image's columns; `offset` is that image's origin in the frame."""
-    whole = np.rint(offset).astype(int)
-    y, x = whole[1], whole[0]
-    part = np.full(mask.shape, np.nan)
-    part_rows = slice(max(0, -y), min(mask.shape[0], frame.shape[0] - y))
-    part_cols = slice(max(0, -x), min(mask.shape[1], frame.shape[1] - x))
-    part[part_rows, part_cols] = frame[
-        part_rows.start + y : part_rows.stop + y, part_cols.start + x : part_cols.stop + x
-    ]
-    rest = offset - whole
+    """Fit one frame from the mean image's columns, `rest` px off."""
     kept = ["species", "i", "j", "N", "layer", "quality", "intensity", "sigma_A"]
     seeds = columns[kept].assign(
         x_px=columns["x_px"].fillna(0) + rest[0], y_px=columns["y_px"].fillna(0) + rest[1]
     )
     seeds = seeds[columns["x_px"].notna()].assign(quality=0)
     seeds.attrs = {}
-    fitted = refine_columns(
-        part, seeds, pixel_size=pixel_size, noise=config.refine.noise, mask=mask, max_iterations=12
-    )
+    fitted = refine_columns(part, seeds, **options)
     fitted = measure_displacements(
         fitted,
         lattice,

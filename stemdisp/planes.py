@@ -52,18 +52,16 @@ def average_planes(
         extra = None
     good = usable(columns) & (columns["species"] == displaced).to_numpy()
     good &= np.isfinite(columns["delta_A"].to_numpy())
-    rows = []
-    for number, index in _by_plane(columns, good):
-        row: dict[str, float] = {
-            "N": number,
-            "depth_nm": (number - 1) * spacing_A / 10,
-            "n_columns": len(index),
-        }
-        for name in ("delta", "delta_perp"):
-            row |= _mean_displacement(name, columns, index, extra)
-        rows.append(row)
+    parts = _by_plane(columns, good)
+    table: dict[str, list[float]] = {
+        "N": [n for n, _ in parts],
+        "depth_nm": [(n - 1) * spacing_A / 10 for n, _ in parts],
+        "n_columns": [len(index) for _, index in parts],
+    }
+    for name in ("delta", "delta_perp"):
+        table |= _mean_displacements(name, columns, [index for _, index in parts], extra)
     names = ["N", "depth_nm", "n_columns", "delta_A", "delta_err_A", "delta_noise_A"]
-    out = pd.DataFrame(rows, columns=[*names, "delta_perp_A", "delta_perp_err_A"])
+    out = pd.DataFrame(table, columns=[*names, "delta_perp_A", "delta_perp_err_A"])
     for name in ("delta", "delta_perp"):
         out = _add_plane_scatter(out, f"{name}_A", f"{name}_err_A", bulk_from)
     return out.astype({"N": "Int64", "n_columns": "Int64"})
@@ -119,27 +117,40 @@ def _scan_rows(columns: pd.DataFrame, index: np.ndarray) -> np.ndarray:
     return np.floor(columns["i"].to_numpy(dtype=float)[index] + 1e-6)
 
 
-def _mean_displacement(
-    name: str, columns: pd.DataFrame, index: np.ndarray, extra: Displacements | None
-) -> dict[str, float]:
-    """Mean and both errors of one component in one plane."""
-    if len(index) == 0:
-        return {f"{name}_A": np.nan, f"{name}_err_A": np.nan, f"{name}_noise_A": np.nan}
-    value = columns[f"{name}_A"].to_numpy()[index]
-    error = columns[f"{name}_err_A"].to_numpy()[index]
+def _mean_displacements(
+    name: str, columns: pd.DataFrame, parts: list[np.ndarray], extra: Displacements | None
+) -> dict[str, list[float]]:
+    """Mean and both errors of one component in every plane."""
+    value = columns[f"{name}_A"].to_numpy(dtype=float)
+    error = columns[f"{name}_err_A"].to_numpy(dtype=float)
     offset = 0.0 if extra is None else float(np.nan_to_num(extra.offset[f"{name}_err"]))
     own = np.sqrt(np.maximum(error**2 - offset**2, 1e-12))
-    mean, noise, total = average(value, own, clusters=_scan_rows(columns, index))
-    if extra is not None:
-        # neighbours share cage columns: only the joint covariance knows the error of their mean
-        combo = extra.along_u if name == "delta" else extra.along_v
-        weight = 1 / own**2
-        place = (np.zeros(len(index), dtype=int), index)
-        mix = sparse.csr_array((weight / weight.sum(), place), shape=(1, combo.shape[0]))
-        joint = mix @ combo
-        noise = float(np.sqrt(max(((joint @ extra.covariance) @ joint.T).toarray()[0, 0], 0.0)))
-    noise, total = float(np.hypot(noise, offset)), float(np.hypot(total, offset))
-    return {f"{name}_A": mean, f"{name}_err_A": max(total, noise), f"{name}_noise_A": noise}
+    joint = None if extra is None else _joint_noise(name, own, parts, extra)
+    out: dict[str, list[float]] = {f"{name}_A": [], f"{name}_err_A": [], f"{name}_noise_A": []}
+    for k, index in enumerate(parts):
+        mean, noise, total = average(value[index], own[index], clusters=_scan_rows(columns, index))
+        if joint is not None and len(index):
+            noise = float(joint[k])
+        noise, total = float(np.hypot(noise, offset)), float(np.hypot(total, offset))
+        out[f"{name}_A"].append(mean)
+        out[f"{name}_err_A"].append(max(total, noise))
+        out[f"{name}_noise_A"].append(noise)
+    return out
+
+
+def _joint_noise(
+    name: str, own: np.ndarray, parts: list[np.ndarray], extra: Displacements
+) -> np.ndarray:
+    """Noise of the mean of every plane from the joint covariance: neighbours share cages."""
+    combo = extra.along_u if name == "delta" else extra.along_v
+    rows = np.repeat(np.arange(len(parts)), [len(index) for index in parts])
+    index = np.concatenate([np.empty(0, dtype=int), *parts])
+    weight = 1 / own[index] ** 2
+    share = weight / np.bincount(rows, weight, len(parts))[rows]
+    mix = sparse.csr_array((share, (rows, index)), shape=(len(parts), combo.shape[0]))
+    joint = mix @ combo
+    variance = np.asarray((joint @ extra.covariance).multiply(joint).sum(axis=1)).ravel()
+    return np.sqrt(np.maximum(variance, 0.0))
 
 
 def _add_plane_scatter(

@@ -6,8 +6,8 @@ import pytest
 from _fake_result import PIXEL_A, changed, directions, make
 from matplotlib.colors import to_hex
 
+from stemdisp import _plot_maps, plot
 from stemdisp import _plot_style as st
-from stemdisp import plot
 
 WITH_INTERFACE = {
     "plot_image": ("", "plane number N"),
@@ -201,6 +201,91 @@ def test_correlation_titles_state_the_numbers(result, which):
     assert {"between": "Spearman = 0.93", "within": "p = 0.61"}[which] in title
 
 
+def test_frames_are_drawn_with_errors_and_their_slope(result):
+    frames = result.frames.assign(
+        delta1_A=0.5 - 1e-5 * result.frames["dose_e_per_A2"].cumsum(), delta1_err_A=0.01
+    )
+    ax = plot.plot_dose(changed(result, frames=frames))
+    # Equal errors at x = 500, 1000 ... 4000: s.e. of the slope is 0.01 / sqrt(sum (x - mean)^2).
+    error = 1000 * 0.01 / np.sqrt(np.sum((500.0 * np.arange(8) - 1750) ** 2))
+    text = ax.get_title(loc="left")
+    assert text == f"slope: \N{MINUS SIGN}0.0100 ± {error:.4f} Å per 1000 e/Å²"
+    heights = np.ptp(np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1], axis=1) / 2
+    np.testing.assert_allclose(heights, 0.01)
+
+
+def test_the_occupancy_of_frames_is_drawn(result):
+    ax = plot.plot_dose(result, which="occupancy")
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), result.frames["occupancy1"])
+    assert ax.get_ylabel() == "O occupancy of one frame\n(mean of N = 1 to 3)"
+    assert "Å per" not in ax.get_title(loc="left")
+
+
+def test_frames_without_dose_and_with_few_values_cannot_tell(result):
+    frames = result.frames.assign(dose_e_per_A2=np.nan)
+    frames.loc[2:, "delta1_A"] = np.nan
+    ax = plot.plot_dose(changed(result, frames=frames))
+    assert ax.get_xlabel() == "frame"
+    assert ax.get_title(loc="left") == "slope: cannot tell"
+
+
+def test_the_limit_of_the_depth_test_is_drawn(result):
+    depth = result.summary["depth"]
+    noted = depth | {"displacement": depth["displacement"] | {"note": "less than 0.03 A cannot"}}
+    ax = plot.plot_decay(changed(result, summary={"depth": noted}))
+    drawn = [x.get_ydata()[0] for x in ax.lines if str(x.get_linestyle()) == "--"]
+    assert sorted(drawn) == [-0.03, 0.03]
+    assert not [x for x in plot.plot_decay(result).lines if str(x.get_linestyle()) == "--"]
+
+
+def test_narrow_peaks_far_apart_get_narrow_bins(result):
+    k = (result.columns["species"] == "K").to_numpy()
+    wave = np.sin(np.arange(int(k.sum())))
+    columns = result.columns.copy()
+    columns.loc[k, "delta_A"], columns.loc[k, "delta_perp_A"] = -0.5 + 0.03 * wave, 0.03 * wave
+    ax = plot.plot_displacement_distribution(changed(result, columns=columns))
+    width = np.diff(np.unique(np.round(ax.patches[0].get_path().vertices[:, 0], 6))).min()
+    assert width < 2.0  # pm; the peaks are 6 wide and 50 apart
+
+
+def test_a_large_map_shows_means_over_blocks(result, monkeypatch):
+    from matplotlib.quiver import Quiver
+
+    def arrows(**columns):
+        ax = plot.plot_displacement_map(changed(result, columns=result.columns.assign(**columns)))
+        return next(c for c in ax.collections if isinstance(c, Quiver))
+
+    single = arrows().N
+    monkeypatch.setattr(_plot_maps, "MAX_ARROWS", 60)
+    monkeypatch.setattr(_plot_maps, "BLOCKS", 60)
+    assert 15 < arrows().N < 100 < single
+    # A sign that changes from column to column is gone in the mean, one displacement is kept.
+    flip = 0.1 * (1 - 2 * ((result.columns["i"] + result.columns["j"]) % 2))
+    wild, calm = arrows(delta_A=flip, delta_perp_A=0.0), arrows(delta_A=0.1, delta_perp_A=0.0)
+    key = [t.get_text() for t in plot.plot_displacement_map(result).texts]
+    assert any("pm (" in text for text in key)
+    assert np.ptp(calm.U) < 1e-9
+    assert abs(wild.U.mean()) < 0.2 * np.abs(calm.U).mean() * len(wild.U)
+
+
+def test_displacements_hold_on_an_oblique_lattice(result):
+    u, v = np.array([10.0, 0.0]), 10.0 * np.array([np.cos(np.pi / 3), np.sin(np.pi / 3)])
+    lattice = type(result.lattice)(**(vars(result.lattice) | {"u_px": u, "v_px": v}))
+    d = np.array([0.3, 0.7])
+    frame = result.columns.head(1).assign(delta_A=d @ u / 10, delta_perp_A=d @ v / 10)
+    found = st.displacement_vectors(changed(result, lattice=lattice), frame)
+    np.testing.assert_allclose(found, [d / 10])
+
+
+def test_only_what_lies_in_a_box_is_in_its_legend(result):
+    near, far = (
+        [t.get_text() for t in plot.plot_zoom(result, where=w).get_legend().get_texts()]
+        for w in ("near", "far")
+    )
+    assert {"interface", "line profile"} <= set(near)
+    assert "interface" not in far
+
+
 def test_unknown_correlation_is_said(result):
     empty = changed(result, summary={"correlation": None}, correlation=None)
     title = plot.plot_correlation(empty, which="within").get_title(loc="left")
@@ -212,6 +297,7 @@ def test_unknown_correlation_is_said(result):
     [
         (lambda r: plot.plot_zoom(r, where="middle"), 'is not "near" or "far"'),
         (lambda r: plot.plot_correlation(r, which="all"), 'is not "between" or "within"'),
+        (lambda r: plot.plot_dose(r, which="both"), 'is not "displacement" or "occupancy"'),
         (lambda r: plot.plot_registration(changed(r, frames=None)), "needs a stack"),
         (lambda r: plot.plot_line_profile(changed(r, line_profile=None)), "needs an interface"),
         (lambda r: plot.plot_counting(changed(r, interface=None)), "no interface"),

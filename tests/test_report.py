@@ -12,9 +12,9 @@ import pytest
 from _fake_result import changed, make
 
 from stemdisp import _plot_style as st
-from stemdisp import plot, report, tables
+from stemdisp import depths, plot, report, tables
 from stemdisp.config import Config, InputConfig, config_from_dict
-from stemdisp.report import figures, files, page, wording
+from stemdisp.report import figures, files, page, rows, wording
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 PAYLOADS = (
@@ -201,6 +201,59 @@ def test_page_without_interface_says_nothing_of_depth(bulk_only):
     assert (bulk_only[2] / "figures" / "distribution.svg").exists()
 
 
+def test_the_mean_vector_is_stated():
+    result = make(size=320, interface=False)
+    k = (result.columns["species"] == "K").to_numpy()
+    n = int(k.sum())
+    noise = np.tile([-0.02, 0.02], n)[:n]
+    columns = result.columns.copy()
+    columns.loc[k, "delta_A"] = 0.03 + noise
+    columns.loc[k, "delta_perp_A"] = -0.04 + noise
+    result = changed(result, columns=columns)
+    first = report.sentences(result)[0]
+    length, angle = re.search(
+        r"mean vector of ([\d.]+) ± [\d.]+ pm, ([\d.]+)° from", first
+    ).groups()
+    assert float(length) == pytest.approx(5.0, abs=0.3)
+    assert float(angle) == pytest.approx(53.1, abs=4)
+    assert "from [110] towards \N{MINUS SIGN}[001]" in first
+    card = page.cards(result)[-1]
+    assert card["label"] == "mean vector" and card["value"].startswith(length)
+
+
+def test_a_mean_vector_within_its_error_has_no_direction():
+    result = make(size=320, interface=False)
+    columns = result.columns.copy()
+    sign = np.tile([-0.02, 0.02], len(columns))[: len(columns)]
+    columns[["delta_A", "delta_perp_A"]] = np.stack([sign, sign], axis=1)
+    first = report.sentences(changed(result, columns=columns))[0]
+    assert "mean vector of" in first and "°" not in first
+
+
+def test_registration_and_frames_are_shown():
+    guard = {"n_pairs": 28, "max_transitivity_px": 0.0833, "n_repaired": 7, "ambiguous": False}
+    entry = {"n_used": 7, "max_shift_A": 5.4, "guard": guard | {"margin": 25.58}}
+    result = changed(make(size=320), summary={"registration": entry})
+    found = dict(rows.registration_rows(result))
+    assert found["largest transitivity error"] == "0.083 px (0.012 Å)"
+    assert found["pairs that were a lattice vector off (corrected)"] == "7 of 28"
+    assert found["placing ambiguous"] == "no (lead 25.6)"
+    entry["guard"] = guard | {"ambiguous": True}
+    found = dict(rows.registration_rows(changed(result, summary={"registration": entry})))
+    assert found["placing ambiguous"].startswith("YES")
+    frames = rows.frames_rows(result)
+    assert [row[3] for row in frames[:3]] == ["500", "1000", "1500"]
+    assert [row[4] for row in frames].count("no") == 1
+    assert rows.frames_rows(make(size=320, interface=False)) == []
+
+
+def test_chi2_comes_with_its_degrees_of_freedom():
+    result = make(size=320)
+    n = int((result.planes["N"] >= 10).sum())
+    value = dict(rows.null_test(result))["δ in the bulk: χ²"]
+    assert value == f"1.0 for {n - 1} degrees of freedom"
+
+
 def hostile(text):
     result = make(size=320)
     projection = result.projection.__class__(**(vars(result.projection) | {"name": text}))
@@ -255,13 +308,87 @@ def test_sentences_state_the_numbers():
     first, second, third = report.sentences(make(size=320))
     row = make(size=320).planes.iloc[0]
     assert f"{row['delta_A']:.3f} ±" in first and "K/O columns" in first
-    assert "ξ = 2.03 planes (95 % interval 1.87 to 2.21)" in first and "0.467 nm" in first
+    assert "ξ = 2.03 planes (95 % interval 1.87 to 2.21)" in first and "0.47 nm" in first
     assert "N_disp = 6 (5 to 8)" in second and "N_vac = 6 (5 to 7)" in second
     assert (
         "N_vac \N{MINUS SIGN} N_disp = 0 (95 % interval \N{MINUS SIGN}2 to 1), so equal depths fit"
         in second
     )
     assert "same place" in third and "K atoms without a model" in third
+
+
+def with_depth(**entries):
+    depth = make(size=320).summary["depth"]
+    merged = {k: depth[k] | entries.get(k, {}) for k in depth}
+    return changed(make(size=320), summary={"depth": merged})
+
+
+def test_trailing_zeros_stay_when_the_interval_has_them():
+    planes = {"xi_planes": 2.003, "xi_ci_planes": [1.8925, 2.1196]}
+    nm = {"xi_nm": 0.4613, "xi_ci_nm": [0.4358, 0.4881]}
+    decay = make(size=320).summary["decay"] | planes | nm
+    result = changed(make(size=320), summary={"decay": decay})
+    first = report.sentences(result)[0]
+    assert "ξ = 2.00 planes (95 % interval 1.89 to 2.12), which is 0.461 nm" in first
+    card = next(c for c in page.cards(result) if "ξ" in c["label"])
+    assert (card["value"], card["note"]) == ("2.00", "95 %: 1.89 to 2.12")
+    assert '<div class="value">2.00 ' in page.render(result, [])
+
+
+def test_tables_keep_trailing_zeros_too():
+    planes = make(size=320).planes.copy()
+    planes.loc[0, ["delta_A", "delta_err_A"]] = [0.5, 0.01]
+    planes.loc[1, ["delta_A", "delta_err_A"]] = [-0.0004, 0.008]
+    within = {"r": 0.0062, "ci": [-0.17, 0.18], "p": 0.8}
+    correlation = make(size=320).summary["correlation"] | {"within_planes": within}
+    result = changed(make(size=320), planes=planes, summary={"correlation": correlation})
+    first, second = rows.planes_rows(result)[:2]
+    assert first[3] == "0.500 ± 0.010"
+    assert second[3] == "0.000 ± 0.008"  # and no minus before a zero
+    found = dict(rows.correlation(result))
+    assert found["within planes, r of δ with cage occupancy"] == "0.01 (\N{MINUS SIGN}0.17 to 0.18)"
+    assert found["within planes, p of the permutation test"] == "0.80"
+
+
+def test_a_plane_without_columns_is_empty_and_not_unknown():
+    planes = make(size=320).planes.copy()
+    planes.loc[2, ["n_columns", "n_anions"]] = 0
+    planes.loc[2, ["delta_A", "occupancy"]] = np.nan
+    planes.loc[3, "delta_A"] = np.nan
+    third, fourth = rows.planes_rows(changed(make(size=320), planes=planes))[2:4]
+    assert "cannot tell" not in third and third.count("\N{EN DASH}") == 4
+    assert fourth[3] == "cannot tell"
+
+
+def test_the_sentence_says_what_the_noise_hides():
+    note = {"note": "less than 0.03 A cannot be told from bulk"}
+    result = with_depth(
+        displacement=note, vacancy={"note": "less than 0.032 cannot be told from bulk"}
+    )
+    second, third = report.sentences(result)[1:]
+    assert "N_disp = 6 (5 to 8; with this noise, less than 0.030 Å cannot be told" in second
+    assert "N_vac = 6 (5 to 7; less than 0.032 cannot be told)" in second
+    assert "the displacement ends at N_disp" in third
+    assert "an exponential has no last plane" in " ".join(wording.limits(result))
+    notes = [c["note"] for c in page.cards(result) if c["label"] in ("N_disp", "N_vac")]
+    assert notes == ["95 %: 5 to 8; seen above 0.030 Å", "95 %: 5 to 7; seen above 0.032"]
+    assert "0.030 Å" in rows.depths(result)[0][3] and " A " not in rows.depths(result)[0][3]
+
+
+def test_nothing_is_said_of_the_noise_where_no_limit_is_known():
+    result = make(size=320)
+    assert "noise" not in report.sentences(result)[1]
+    assert "ends at N_disp" not in report.sentences(result)[2]
+
+
+def test_the_limit_is_read_from_the_note_that_the_depth_search_writes():
+    result = make(size=320)
+    found = depths.find_depths(result.columns, result.planes, n_resamples=20)
+    result = with_depth(displacement={"note": found.displacement.note})
+    # Some 3 to 6 errors of a plane: a fraction of an angstrom, not the plane's number.
+    limit = float(re.search(r"less than ([\d.]+) Å", report.sentences(result)[1])[1])
+    error = result.planes["delta_err_A"].median()
+    assert 2.5 * error < limit < 7 * error
 
 
 def test_different_depths_are_called_different():
@@ -283,9 +410,31 @@ def test_the_same_place_is_claimed_only_with_evidence():
             wording.limits(changed(make(size=320), summary={"correlation": correlation}))
         )
 
-    assert "not the same place" in limits(0.6)
+    assert "does not show the same place" in limits(0.6)
     assert "same place" not in limits(0.001)
     assert "cannot tell" in limits(None)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said", "short"),
+    [
+        ((-2, 1), "The depths agree within 2 planes.", "not only to the same depth"),
+        ((0, 1), "The depths agree within 1 plane.", "not only to the same depth"),
+        ((2, 6), "The depths differ", "at the same place"),
+        ((-6, -1), "The depths differ", "at the same place"),
+        ((None, None), "Whether the two depths agree, the data cannot tell.", "at the same place"),
+        ((-2, math.inf), "Whether the two depths agree, the data cannot tell.", "the same place"),
+    ],
+)
+def test_the_verdict_on_depths_follows_the_interval(bounds, said, short):
+    result = with_depth(difference={"N": bounds[0], "ci": list(bounds)})
+    text, third = " ".join(wording.limits(result)), report.sentences(result)[2]
+    assert said in text and short in third
+    verdicts = ("depths agree within", "depths differ", "depths agree, the data cannot tell")
+    assert sum(verdict in text for verdict in verdicts) == 1
+    if "agree within" not in said:
+        for words in (text, third, page.render(result, [])):
+            assert "to the same depth" not in words and "show the same depth" not in words
 
 
 def test_a_failed_null_test_is_said():
@@ -355,9 +504,30 @@ def test_values_are_written_to_the_digits_of_their_error(args, text):
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0186e9, "1.02 \N{MULTIPLICATION SIGN} 10⁹"),
+        (-1.5e-7, "\N{MINUS SIGN}1.5 \N{MULTIPLICATION SIGN} 10⁻⁷"),
+        (0.000135, "0.000135"),
+    ],
+)
+def test_large_and_small_numbers_are_written_with_powers(value, text):
+    assert wording.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0004, "p < 0.001"), (0.8, "p = 0.80"), (0.041, "p = 0.041"), (1, "p = 1.00")]
+)
+def test_probabilities(p, text):
+    assert wording.p_equals(p) == text
+
+
+@pytest.mark.parametrize(
     ("bounds", "text"),
     [
-        ((1.8, 2.2), "1.8 to 2.2"),
+        ((1.8, 2.2), "1.80 to 2.20"),
+        ((0.857, 0.9), "0.857 to 0.900"),
+        ((6.0, 6.0), "6 to 6"),
         ((-2, 1), "\N{MINUS SIGN}2 to 1"),
         ((1.0, math.inf), "at least 1"),
         ((-math.inf, 3.0), "at most 3"),

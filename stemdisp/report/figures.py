@@ -343,7 +343,7 @@ def _checks(result: Any) -> list[_Plan]:
                 "Plane 1, frame by frame",
                 "δ of plane 1 and, where there are anions, the mean occupancy of planes 1 to "
                 "3, each measured on single frames. Bars: standard errors. Line: straight-line "
-                "fit. A slope beyond its error means that the beam changes the specimen.",
+                "fit; a slope far beyond its error means that the beam changes the specimen.",
                 _dose,
                 wide=_has(frames, "occupancy1"),
             )

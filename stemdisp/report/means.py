@@ -48,7 +48,7 @@ def mean_vector(result: Any) -> tuple[str, str]:
     covariance = np.cov(vectors.T) / len(vectors)
     along = mean / length if length else np.array([1.0, 0.0])
     across = np.array([-along[1], along[0]])
-    error, sideways = (float(np.sqrt(w @ covariance @ w)) for w in (along, across))
+    error, sideways = (float(np.sqrt(max(w @ covariance @ w, 0.0))) for w in (along, across))
     if length < 3 * error:
         return measured(length, error), ""
     u, v = (w / np.linalg.norm(w) for w in st.lattice_nm(result))
