@@ -26,8 +26,8 @@ SEEN = 0.55  # correlation with the mean column above which a site counts as cry
 PATCH_A = 1.1
 # A border between crystal and film must sort at least this share of sites to the right side.
 MIN_SORTED = 0.9
-MIN_OUTSIDE = 8
-MIN_OUTSIDE_LAYERS = 1.5
+MIN_OUTSIDE = 6
+MIN_OUTSIDE_LAYERS = 0.9
 _SIDES = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
 
 
