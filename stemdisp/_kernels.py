@@ -148,21 +148,15 @@ def _sample(field, x, y):
     return low * (1.0 - fy) + high * fy
 
 
-@numba.njit(cache=True, inline="always")
-def _weigh(fields, a, b, x, y, sigma, block):
-    """Scale `block` by the weight of the pixels where columns a and b overlap.
-
-    The product of two Gaussians is one around the point between them.
-    """
-    va, vb = sigma[a] * sigma[a], sigma[b] * sigma[b]
-    mx = (x[a] * vb + x[b] * va) / (va + vb)
-    my = (y[a] * vb + y[b] * va) / (va + vb)
-    inner = math.sqrt(_sample(fields[0], mx, my))
-    outer = math.sqrt(_sample(fields[1], mx, my))
-    for m in range(4):
-        wm = outer if m == 1 or m == 2 else inner
-        for n in range(4):
-            block[m, n] *= wm * (outer if n == 1 or n == 2 else inner)
+@numba.njit(cache=True)
+def _roots(fields, x, y):
+    """Square roots (n, 4) of the weights that each column's V, x, y, s see."""
+    out = np.empty((x.size, 4))
+    for c in range(x.size):
+        inner = math.sqrt(_sample(fields[0], x[c], y[c]))
+        outer = math.sqrt(_sample(fields[1], x[c], y[c]))
+        out[c, 0], out[c, 1], out[c, 2], out[c, 3] = inner, outer, outer, inner
+    return out
 
 
 @numba.njit(cache=True)
@@ -170,14 +164,18 @@ def pair_information(indptr, indices, x, y, volume, sigma, fields, order):
     """Information blocks (n_pairs, 4, 4) of all pairs of the neighbour list (CSR, self too).
 
     `fields` (2, ny, nx) are the statistical weights of the pixels, smoothed by what intensities
-    (first) and positions (second) see of them; ones where every pixel counts alike.
+    (first) and positions (second) see of them; ones where every pixel counts alike. Each block
+    is scaled from both sides, which keeps the whole matrix positive.
     """
     out = np.empty((indices.size, 4, 4))
+    root = _roots(fields, x, y)
     for a in range(x.size):
         for k in range(indptr[a], indptr[a + 1]):
             b = indices[k]
             _pair(x[a] - x[b], y[a] - y[b], volume[a], volume[b], sigma[a], sigma[b], order, out[k])
-            _weigh(fields, a, b, x, y, sigma, out[k])
+            for m in range(4):
+                for n in range(4):
+                    out[k, m, n] *= root[a, m] * root[b, n]
     return out
 
 
@@ -192,6 +190,7 @@ def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants t
     """
     out = np.empty((indices.size, 3, 3))
     block = np.empty((4, 4))
+    root = _roots(fields, x, y)
     for a in range(x.size):
         start, stop = indptr[a], indptr[a + 1]
         k = stop - start
@@ -206,11 +205,11 @@ def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants t
                 _pair(
                     x[i] - x[j], y[i] - y[j], volume[i], volume[j], sigma[i], sigma[j], order, block
                 )
-                _weigh(fields, i, j, x, y, sigma, block)
                 for m in range(3):
                     for n in range(3):
-                        info[3 * p + m, 3 * q + n] = block[m, n]
-                        info[3 * q + n, 3 * p + m] = block[m, n]
+                        value = block[m, n] * root[i, m] * root[j, n]
+                        info[3 * p + m, 3 * q + n] = value
+                        info[3 * q + n, 3 * p + m] = value
             info[3 * p + 1, 3 * p + 1] += prior[i]
             info[3 * p + 2, 3 * p + 2] += prior[i]
         inverse = np.linalg.inv(info)
