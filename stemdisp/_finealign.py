@@ -43,14 +43,8 @@ def common_area(
 
 def cut_out(frame: np.ndarray, start: np.ndarray, size: np.ndarray, order: int = 3) -> np.ndarray:
     """Sample a frame from (x, y) on, one pixel apart."""
-    return ndimage.affine_transform(
-        frame,
-        np.ones(2),
-        offset=start[::-1],
-        output_shape=tuple(size[::-1]),
-        order=order,
-        mode="reflect",
-    )
+    moved = ndimage.shift(frame, -start[::-1], order=order, mode="reflect")
+    return moved[: size[1], : size[0]]
 
 
 def refine_shifts(

@@ -22,6 +22,7 @@ PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see
 # the diagonal keeps every step downhill and costs no accuracy at convergence.
 DAMPING = 2e-3
 FREEZE = 1e6
+MOST = 5.0  # times the typical intensity of its kind: more is a runaway
 FAINT = 4.0  # standard errors of intensity below which steps in position are held back
 
 
@@ -116,6 +117,7 @@ class Problem:
 
     ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
     ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
+    ``leash`` is how far (px) each column may go from its start.
     ``fields`` are the `information_fields` of the pixels.
     ``nuisance`` is the kind whose columns need not converge (-1: none).
     ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
@@ -132,6 +134,7 @@ class Problem:
     pixel_weight: np.ndarray | None = None
     level: float = 1e-4
     nuisance: int = -1
+    leash: np.ndarray = field(default_factory=lambda: np.array(np.inf))
     fields: np.ndarray = field(default_factory=lambda: np.ones((2, 1, 1)))
     free_widths: bool = True
     order: int = 0
@@ -260,16 +263,38 @@ def _step(
     limit = max_step * sigma
     length = np.hypot(step[:, 1], step[:, 2])
     shrink = np.minimum(1.0, limit / np.maximum(length, 1e-12))
+    volume, x, y = _bounded(
+        problem,
+        state.volume + step[:, 0],
+        state.x + shrink * step[:, 1],
+        state.y + shrink * step[:, 2],
+    )
     new = replace(
         state,
-        volume=state.volume + step[:, 0],
-        x=state.x + shrink * step[:, 1],
-        y=state.y + shrink * step[:, 2],
+        volume=volume,
+        x=x,
+        y=y,
         widths=state.widths * np.exp(np.clip(widths / state.widths, -0.08, 0.08)),
         background=state.background + surface,
         iterations=state.iterations + 1,
     )
     return new, length
+
+
+def _bounded(
+    problem: Problem, volume: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keep columns nearer to their own site than to the next, and intensities sane.
+
+    Where columns are hardly resolved, one cut by the border could otherwise trade places with its
+    neighbour and take the whole row along.
+    """
+    away = np.column_stack([x, y]) - problem.start
+    length = np.hypot(away[:, 0], away[:, 1])
+    away *= np.minimum(1.0, problem.leash / np.maximum(length, 1e-12))[:, None]
+    high = np.where(problem.expected > 0, MOST * problem.expected, np.inf)
+    inside = np.clip(volume, -0.5 * high, high)
+    return inside, problem.start[:, 0] + away[:, 0], problem.start[:, 1] + away[:, 1]
 
 
 def _solve(

@@ -230,7 +230,7 @@ def _quality(
         Quality.NOT_DETECTED: ~seen,
         Quality.WIDTH_AT_BOUND: (width < low * 1.02) | (width > high * 0.98),
         Quality.MISFIT: chi2 > MISFIT,
-        Quality.MOVED: seen & (away > MOVED_A),
+        Quality.MOVED: seen & (away > np.minimum(MOVED_A, 0.97 * problem.leash * scale)),
         Quality.NOT_CONVERGED: seen & ~state.converged,
     }
     quality = np.zeros(len(state.x), dtype=np.int64)

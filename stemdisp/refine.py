@@ -26,6 +26,8 @@ FAINT_PRIOR_A = 0.02
 # error is 100 times smaller), decisive for one that is not there.
 POSITION_PRIOR_A = 0.5
 SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
+# A displaced column may end in the direction of a neighbour 2 A away, so not less than this.
+LEASH_SHARE, LEASH_A = 0.45, (0.4, 1.2)
 OUTSIDE = 0.3  # share of a column beyond the usable pixels above which its kind is assumed
 BACKGROUND_KNOTS_A = 20.0
 NUISANCE = "film"  # species of blobs that are modelled but not measured
@@ -176,8 +178,17 @@ def _start(
         np.zeros(len(x), dtype=bool),
         np.zeros(len(x)),
         nuisance=species.index(NUISANCE) if NUISANCE in species else -1,
+        leash=_leash(x, y, scale),
     )
     return _with_prior(problem, state, 1e-3, scale)
+
+
+def _leash(x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
+    """How far a column may go: nearly half way to its neighbour (px)."""
+    if len(x) < 2:
+        return np.full(len(x), LEASH_A[1] / scale)
+    distance, _ = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=2)
+    return np.clip(LEASH_SHARE * distance[:, 1], LEASH_A[0] / scale, LEASH_A[1] / scale)
 
 
 def _resume(

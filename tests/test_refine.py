@@ -141,7 +141,8 @@ def test_masked_and_nan_pixels_are_left_out(small, noise):
     ratio /= whole["x_err_A"] / np.sqrt(whole.attrs["fit"].noise.level)
     assert ratio[middle] > 1.05
     hot = fit(np.where(mask, image, 20.0), seeds(truth), noise)
-    assert error_pm(hot, truth)[middle] > 3
+    # far off, or given up and marked
+    assert not error_pm(hot, truth)[middle] <= 3
 
 
 def test_same_input_same_bits_and_nothing_is_changed(small):
