@@ -223,6 +223,22 @@ def test_crystal_without_interface() -> None:
     assert result.columns["delta_A"].notna().sum() > 100
 
 
+def test_null_view_along_11_2_shows_nothing() -> None:
+    # K and Ta lie 1.15 A apart in rows, hardly resolved
+    stack, _ = simulate_stack(
+        "null", seed=1, n_frames=2, size=320, zone_axis=(1, 1, -2), dose_e_per_A2=2000.0
+    )
+    result = run(stack, settings={"crystal": {"zone_axis": [1, 1, -2], "cage": "Ta"}})
+    assert result.interface is not None
+    assert result.depths.displacement.N == 0
+    assert result.depths.vacancy.N == 0
+    used = result.planes[result.planes["n_columns"] >= 5]
+    for name in ("delta", "delta_perp"):  # [1-10] is v here
+        assert (used[f"{name}_A"].abs() / used[f"{name}_err_A"]).max() < 4
+    widths = result.summary["refine"]["sigma_A"]
+    assert widths == pytest.approx({"K": 0.45, "Ta": 0.47, "O": 0.38}, abs=0.02)
+
+
 def test_wrong_zone_axis_is_refused(small_null: object) -> None:
     with pytest.raises(DataError, match="zone_axis"):
         run(
