@@ -195,8 +195,7 @@ def _place(
     overlap = np.stack([fft.ifft2(spectrum * np.conj(fft.fft2(t))).real for t in centred])
     explained, amplitude = _positive_fit(gram, overlap.reshape(len(species), -1))
     explained = explained / max(total, 1e-300)
-    per_site = amplitude / np.array([1.0] * len(species))[:, None]
-    score = explained - CONTRAST_WEIGHT * _contrast_penalty(per_site, species, projection)
+    score = explained - CONTRAST_WEIGHT * _contrast_penalty(amplitude, species, projection)
     grid = score.reshape(cell.shape)
     # np.roll compares each point with its neighbours on the periodic grid
     peak = np.ones_like(grid, dtype=bool)

@@ -1,4 +1,4 @@
-"""Per-frame results, for damage by the beam to show itself."""
+"""Frames -> where they lie, and what each shows alone, for damage by the beam to show itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from stemdisp.config import Config
 from stemdisp.crystal import Projection
 from stemdisp.lattice import Lattice
+from stemdisp.load import dose_of
 from stemdisp.occupancy import measure_occupancy
 from stemdisp.planes import average_occupancy, average_planes
 from stemdisp.refine import refine_columns
@@ -25,23 +26,20 @@ FIRST_PLANES = 3
 
 def measure_frames(
     stack: Signal2D,
-    frames: pd.DataFrame,
-    *,
     registration: Registration,
+    *,
     columns: pd.DataFrame,
     lattice: Lattice,
     projection: Projection,
     pixel_size: tuple[float, float],
     config: Config,
 ) -> pd.DataFrame:
-    """Measure delta of plane 1 and the occupancy of planes 1 to 3 on every frame alone.
+    """Tell where each frame lies, and measure plane 1 on every frame alone.
 
     Parameters
     ----------
     stack : Signal2D
-        The frames.
-    frames : DataFrame
-        ``frame, used``; one row per frame.
+        The frames; their dose is read from the metadata.
     registration : Registration
         Where each frame lies.
     columns : DataFrame
@@ -56,11 +54,14 @@ def measure_frames(
     Returns
     -------
     DataFrame
-        With ``delta1_A, delta1_err_A, occupancy1, occupancy1_err``; NaN for frames left out and
+        One row per frame, the columns of the registry: shift, dose, use and correlation; delta of
+        plane 1 and the mean occupancy of planes 1 to 3 with errors, NaN for frames left out and
         where there is no interface.
     """
+    n = len(registration.used)
+    dose = dose_of(stack, n)
     names = ("delta1_A", "delta1_err_A", "occupancy1", "occupancy1_err")
-    values = np.full((len(frames), 4), np.nan)
+    values = np.full((n, 4), np.nan)
     if not columns["N"].isna().all():
         mask = columns.attrs["fit"].mask
         psd = registration.noise_psd
@@ -72,12 +73,22 @@ def measure_frames(
             "noise_psd": None if psd is None else (psd[0], psd[1] * registration.n_used),
             "max_iterations": 12,
         }
-        for k in np.flatnonzero(frames["used"].to_numpy()):
+        for k in np.flatnonzero(registration.used):
             frame = np.asarray(stack.inav[int(k)].data, dtype=np.float64) * lattice.sign
             origin = registration.shifts_px[k] + np.array(registration.origin_px)
             part, rest = _cut(frame, origin, mask.shape)
             values[k] = _measure(part, rest, columns, lattice, projection, config, options)
-    return frames.assign(**dict(zip(names, values.T, strict=True)))
+    return pd.DataFrame(
+        {
+            "frame": np.arange(n),
+            "shift_x_A": registration.shifts_px[:, 0] * pixel_size[0],
+            "shift_y_A": registration.shifts_px[:, 1] * pixel_size[1],
+            "dose_e_per_A2": np.full(n, np.nan) if dose is None else dose,
+            "used": registration.used,
+            "correlation": registration.correlation,
+            **dict(zip(names, values.T, strict=True)),
+        }
+    )
 
 
 def _cut(

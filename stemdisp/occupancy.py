@@ -10,6 +10,7 @@ import pandas as pd
 from skimage.measure import profile_line
 
 from stemdisp._values import average
+from stemdisp.crystal import Projection
 from stemdisp.interface import Interface
 from stemdisp.lattice import Lattice
 from stemdisp.tables import Quality, check_columns, usable
@@ -44,6 +45,21 @@ class AnionReference:
     def __deepcopy__(self, memo: dict) -> AnionReference:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
         return self
+
+
+def pure_anion(projection: Projection) -> str | None:
+    """Species of the pure anion columns, None if the view has none.
+
+    Parameters
+    ----------
+    projection : Projection
+
+    Returns
+    -------
+    str or None
+    """
+    anions = [s.species for s in projection.sites if set(s.elements) <= {"O", "F", "N", "S"}]
+    return anions[0] if anions else None
 
 
 def measure_occupancy(

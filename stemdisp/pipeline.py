@@ -31,8 +31,8 @@ from stemdisp.find import (
 )
 from stemdisp.interface import Interface, find_interface
 from stemdisp.lattice import Lattice, find_lattice
-from stemdisp.load import classify, dose_of, load, signal_pixel_size_A
-from stemdisp.occupancy import line_profile, measure_occupancy
+from stemdisp.load import classify, load, signal_pixel_size_A
+from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes
 from stemdisp.refine import NUISANCE, refine_columns
 from stemdisp.register import Registration, align_stack
@@ -372,21 +372,6 @@ def _occupancy(
     return columns, planes, profile
 
 
-def pure_anion(projection: Projection) -> str | None:
-    """Species of the pure anion columns, None if the view has none.
-
-    Parameters
-    ----------
-    projection : Projection
-
-    Returns
-    -------
-    str or None
-    """
-    anions = [s.species for s in projection.sites if set(s.elements) <= {"O", "F", "N", "S"}]
-    return anions[0] if anions else None
-
-
 def _statistics(columns: pd.DataFrame, planes: pd.DataFrame, config: Config) -> dict[str, Any]:
     """Decay, depths and correlation of a crystal with an interface."""
     analysis, displaced = config.analysis, config.crystal.displaced
@@ -404,30 +389,14 @@ def _statistics(columns: pd.DataFrame, planes: pd.DataFrame, config: Config) -> 
 
 
 def _frames(
-    scene: Scene,
-    source: Signal2D,
-    registration: Registration | None,
-    columns: pd.DataFrame,
+    scene: Scene, source: Signal2D, registration: Registration | None, columns: pd.DataFrame
 ) -> pd.DataFrame | None:
     """Per-frame table of a stack."""
     if registration is None:
         return None
-    n = len(registration.used)
-    dose = dose_of(source, n)
-    frames = pd.DataFrame(
-        {
-            "frame": np.arange(n),
-            "shift_x_A": registration.shifts_px[:, 0] * scene.size[0],
-            "shift_y_A": registration.shifts_px[:, 1] * scene.size[1],
-            "dose_e_per_A2": np.full(n, np.nan) if dose is None else dose,
-            "used": registration.used,
-            "correlation": registration.correlation,
-        }
-    )
     frames = measure_frames(
         source,
-        frames,
-        registration=registration,
+        registration,
         columns=columns,
         lattice=scene.lattice,
         projection=scene.projection,

@@ -11,7 +11,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from stemdisp import _joint
-from stemdisp._joint import Background, Problem, State
+from stemdisp._background import Background
+from stemdisp._joint import Problem, State
 from stemdisp.fit import MOVED_A, WIDTH_BOUNDS_A, collect
 from stemdisp.noise import NoiseLevel, measure_noise, ring_spectrum
 from stemdisp.tables import check_columns

@@ -55,8 +55,7 @@ def measure(series, *, used=(True, True, True), shifts=None, columns=None):
     )
     return measure_frames(
         stack,
-        pd.DataFrame({"frame": range(3), "used": used}),
-        registration=registration,
+        registration,
         columns=found if columns is None else columns,
         lattice=lattice,
         projection=kto(),

@@ -8,7 +8,7 @@ import pytest
 from _lattice_images import NOISE, PIXEL_A, draw, error_pm, fit, lattice, noisy, pulls, seeds
 from scipy import sparse
 
-from stemdisp._joint import Background
+from stemdisp._background import Background
 from stemdisp.refine import BACKGROUND_KNOTS_A
 from stemdisp.tables import Quality
 
