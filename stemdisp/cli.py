@@ -126,7 +126,7 @@ def _analyse(settings: Any, target: Path, *, quiet: bool) -> str:
         from stemdisp import pipeline, report
 
         result = pipeline.run(settings, progress=not quiet)
-        report.write(result, folder)
+        report.write(result, folder, progress=not quiet)
         return report.text_summary(result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def measure_frames(
     projection: Projection,
     pixel_size: tuple[float, float],
     config: Config,
+    progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Tell where each frame lies, and measure plane 1 on every frame alone.
 
@@ -50,6 +52,8 @@ def measure_frames(
         Angstrom per px.
     config : Config
         The run.
+    progress : callable, optional
+        Called as ``progress(done, total)``.
 
     Returns
     -------
@@ -78,6 +82,8 @@ def measure_frames(
             origin = registration.shifts_px[k] + np.array(registration.origin_px)
             part, rest = _cut(frame, origin, mask.shape)
             values[k] = _measure(part, rest, columns, lattice, projection, config, options)
+            if progress is not None:
+                progress(int(k) + 1, n)
     return pd.DataFrame(
         {
             "frame": np.arange(n),

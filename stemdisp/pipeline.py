@@ -64,6 +64,7 @@ class Clock:
     @contextmanager
     def stage(self, name: str, bar: Any) -> Iterator[None]:
         """Time one stage."""
+        bar.set_postfix_str("", refresh=False)
         bar.set_description_str(name)
         start = time.perf_counter()
         yield
@@ -141,7 +142,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("statistics", bar):
         numbers = _statistics(columns, planes, config) if interface is not None else {}
     with clock.stage("dose", bar):
-        frames = _frames(scene, source, registration, columns)
+        frames = _frames(scene, source, registration, columns, bar)
     fit = columns.attrs["fit"]
     result = Result(
         config=config,
@@ -221,11 +222,9 @@ def _image(
     if kind == "dpc-segments":
         return integrate_dpc(source), None
 
-    def show(done: int, total: int) -> None:
-        bar.set_postfix_str(f"{done}/{total}")
-
-    registration = align_stack(source, progress=show)
-    bar.set_postfix_str("")
+    registration = align_stack(
+        source, progress=lambda done, total: bar.set_postfix_str(f"{done}/{total}")
+    )
     left_out = np.flatnonzero(~registration.used)
     if left_out.size:
         text = f"frames {', '.join(map(str, left_out))} fit the others badly and were left out"
@@ -389,7 +388,11 @@ def _statistics(columns: pd.DataFrame, planes: pd.DataFrame, config: Config) -> 
 
 
 def _frames(
-    scene: Scene, source: Signal2D, registration: Registration | None, columns: pd.DataFrame
+    scene: Scene,
+    source: Signal2D,
+    registration: Registration | None,
+    columns: pd.DataFrame,
+    bar: Any,
 ) -> pd.DataFrame | None:
     """Per-frame table of a stack."""
     if registration is None:
@@ -402,5 +405,6 @@ def _frames(
         projection=scene.projection,
         pixel_size=scene.size,
         config=scene.config,
+        progress=lambda done, total: bar.set_postfix_str(f"{done}/{total}"),
     )
     return tables.ordered(frames, "frames")

@@ -58,7 +58,7 @@ def stubs(monkeypatch):
             raise seen.error
         return "result"
 
-    def write(result, directory):
+    def write(result, directory, *, progress):
         (Path(directory) / "report.html").write_text(result)
 
     pipeline.run, report.write, report.text_summary = run, write, lambda result: f"about {result}"

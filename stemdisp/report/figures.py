@@ -41,7 +41,7 @@ class _Plan:
     wide: bool = False
 
 
-def draw_figures(result: Any, directory: Path) -> list[Figure]:
+def draw_figures(result: Any, directory: Path, *, progress: bool = False) -> list[Figure]:
     """Draw every figure that the run supports; write PNG and SVG files.
 
     Parameters
@@ -50,6 +50,8 @@ def draw_figures(result: Any, directory: Path) -> list[Figure]:
         A finished run.
     directory : Path
         Directory of the report; the files go to its ``figures/``.
+    progress : bool
+        Show a progress bar (on a terminal only).
 
     Returns
     -------
@@ -57,12 +59,14 @@ def draw_figures(result: Any, directory: Path) -> list[Figure]:
         In the order of the page, with pictures as data URIs.
     """
     import matplotlib as mpl
+    from tqdm import tqdm
 
     folder = directory / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     out = []
     with mpl.rc_context(st.rc_params()):
-        for plan in _plans(result):
+        shown = {"desc": "report", "leave": False, "disable": None if progress else True}
+        for plan in tqdm(_plans(result), **shown):
             figure = plan.draw(result)
             box = _settled(figure)
             png = _render(figure, "png", box)

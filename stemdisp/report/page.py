@@ -15,7 +15,7 @@ from stemdisp.report.wording import get
 _FOLDER = Path(__file__).parent
 
 
-def write(result: Any, directory: Path) -> Path:
+def write(result: Any, directory: Path, *, progress: bool = False) -> Path:
     """Write every file of a run: the page, the figures, summary.json and the tables.
 
     Parameters
@@ -24,6 +24,8 @@ def write(result: Any, directory: Path) -> Path:
         A finished run.
     directory : Path
         Where to; made if absent. Files of the same names are replaced.
+    progress : bool
+        Show a progress bar (on a terminal only).
 
     Returns
     -------
@@ -33,7 +35,7 @@ def write(result: Any, directory: Path) -> Path:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     write_files(result, directory)
-    drawn = figures.draw_figures(result, directory)
+    drawn = figures.draw_figures(result, directory, progress=progress)
     page = directory / "report.html"
     page.write_text(render(result, drawn), **TEXT)
     return page
