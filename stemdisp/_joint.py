@@ -23,6 +23,9 @@ PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see
 # the diagonal keeps every step downhill and costs no accuracy at convergence.
 DAMPING = 2e-3
 FREEZE = 1e6
+# Share of the brightest kind's intensity below which a kind has no width of its own: a width
+# without intensity is anything.
+SHOWN = 0.08
 MOST = 5.0  # times the typical intensity of its kind: more is a runaway
 FAINT = 4.0  # standard errors of intensity below which steps in position are held back
 
@@ -188,9 +191,22 @@ class Brake:
         return out
 
 
+def _typical(state: State) -> np.ndarray:
+    """Median intensity of each kind."""
+    return np.array([np.median(state.volume[state.kind == k]) for k in range(len(state.widths))])
+
+
+def held_widths(problem: Problem, state: State) -> np.ndarray:
+    """Kinds whose shared width is not fitted: those that the image hardly shows (O in HAADF)."""
+    if not problem.free_widths:
+        return np.ones(len(state.widths), dtype=bool)
+    typical = _typical(state)
+    return typical < SHOWN * typical.max()
+
+
 def _matters(problem: Problem, state: State) -> np.ndarray:
     """Columns whose position decides convergence: not those of next to no intensity."""
-    typical = np.array([np.median(state.volume[state.kind == k]) for k in range(len(state.widths))])
+    typical = _typical(state)
     return (state.volume > 0.1 * typical[state.kind]) & (state.kind != problem.nuisance)
 
 
@@ -274,8 +290,7 @@ def _solve(
         tail = right_widths
     else:
         tail = np.concatenate([right_widths, right_surface])
-    if not problem.free_widths:
-        tail[: len(state.widths)] = 0.0
+    tail[: len(state.widths)][held_widths(problem, state)] = 0.0
     solution = system.solve(np.concatenate([right_columns.ravel(), tail]))
     columns = solution[: 3 * n].reshape(n, 3)
     widths = solution[3 * n : 3 * n + len(state.widths)]
@@ -374,9 +389,10 @@ def assemble(problem: Problem, state: State, neighbours: Neighbours) -> System:
     place = state.kind[rows] * n_widths + other
     corner = np.bincount(place, blocks[:, 3, 3], n_widths**2).reshape(n_widths, n_widths)
     corner[np.diag_indices(n_widths)] *= 1 + 10 * DAMPING
-    if not problem.free_widths:
-        border[:] = 0.0
-        corner = np.eye(n_widths)
+    held = held_widths(problem, state)
+    border[:, :, held] = 0.0
+    corner[held, :] = corner[:, held] = 0.0
+    corner[held, held] = 1.0
     border = border.reshape(3 * n, n_widths)
     if problem.order == 0:
         border, corner = _add_surface(problem, state, border, corner)

@@ -236,3 +236,21 @@ def test_the_test_image_is_the_crystal():
         other = xy[truth["species"] == species]
         nearest = np.min(np.hypot(*(other[:, None] - tantalum[None]).T), axis=0)
         assert np.median(nearest) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["idpc", "white"])
+def test_a_species_that_the_image_does_not_show_has_no_width(noise):
+    # HAADF hardly sees oxygen: a free width without intensity would run away with the fit
+    rng = np.random.default_rng(5)
+    truth = lattice(rng)
+    oxygen = truth["species"] == "O"
+    truth.loc[oxygen, "intensity"] *= 0.02
+    table = fit(noisy(rng, draw(truth), noise), seeds(truth), noise)
+    inside = (table["quality"] & ~int(Quality.NOT_DETECTED)) == 0
+    cations = inside & ~oxygen
+    assert cations.sum() > 50
+    assert not (table.loc[cations, "quality"] & int(Quality.NOT_DETECTED)).any()
+    assert np.median(error_pm(table, truth)[cations]) < 3
+    assert (table.loc[inside & oxygen, "quality"] & int(Quality.NOT_DETECTED)).mean() > 0.8
+    pull = (table["intensity"] - truth["intensity"]) / table["intensity_err"]
+    assert np.abs(pull[inside & oxygen]).max() < 5
