@@ -23,7 +23,6 @@ MIN_FOUND = 0.5
 MAX_HALFWAY = 0.07
 MIN_CELL_EXPLAINED = 0.6
 MIN_MARGIN = 0.012
-DEGREE = 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,9 +56,8 @@ STAGES = (
 
 @dataclass
 class Clock:
-    """Seconds per stage, and a progress bar that shows itself on a terminal only."""
+    """Seconds per stage, told to a progress bar as they pass."""
 
-    show: bool
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -105,7 +104,7 @@ def run(
 
     signal = config if hasattr(config, "axes_manager") else None
     chosen = _as_config(settings if signal is not None else config)
-    clock = Clock(progress)
+    clock = Clock()
     # One thread in linear algebra: sums then do not depend on the number of cores.
     with (
         threadpool_limits(1),
@@ -140,7 +139,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("occupancy", bar):
         columns, planes, profile = _occupancy(scene, columns, planes)
     with clock.stage("statistics", bar):
-        numbers = _statistics(columns, planes, config) if interface is not None else {}
+        numbers = {} if interface is None else _statistics(scene, columns, planes)
     with clock.stage("dose", bar):
         frames = _frames(scene, source, registration, columns, bar)
     fit = columns.attrs["fit"]
@@ -371,14 +370,15 @@ def _occupancy(
     return columns, planes, profile
 
 
-def _statistics(columns: pd.DataFrame, planes: pd.DataFrame, config: Config) -> dict[str, Any]:
+def _statistics(scene: Scene, columns: pd.DataFrame, planes: pd.DataFrame) -> dict[str, Any]:
     """Decay, depths and correlation of a crystal with an interface."""
-    analysis, displaced = config.analysis, config.crystal.displaced
+    analysis = scene.config.analysis
     common = {
         "bulk_from": analysis.bulk_from,
         "confidence": analysis.confidence,
         "seed": analysis.seed,
-        "displaced": displaced,
+        "displaced": scene.config.crystal.displaced,
+        "anion": pure_anion(scene.projection) or "O",
     }
     return {
         "decay": statistics.fit_decay(planes, confidence=analysis.confidence),
