@@ -1,21 +1,25 @@
-"""The joint Gauss-Newton fit of all columns, background and shared widths, in pixels.
+"""The joint Gauss-Newton fit of all columns, background and widths, in pixels.
 
 One residual image; information analytic (closed-form overlaps of Gaussians); each step solves
 the sparse system of all columns together with the shared widths and a smooth background by
 preconditioned conjugate gradients. ``order`` 0 is least squares on the image (white noise),
 1 least squares on its gradient (iDPC).
+
+Columns are ordered by strips of rows (`Strips`); lengths are in square pixels (see `_kernels`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import linalg, ndimage, sparse
-from scipy.sparse.linalg import LinearOperator, cg
-from scipy.spatial import cKDTree
+from scipy import linalg, sparse
 
+from stemdisp import _kernels
 from stemdisp._background import Background
+from stemdisp._pairs import normal_rows, summed_pairs
+from stemdisp._system import Neighbours, System
+from stemdisp._threads import Crew
 
 REACH = 4.2  # half window of a column in widths; the tail beyond holds 1.5e-4 of the peak
 PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see each other
@@ -28,56 +32,74 @@ FREEZE = 1e6
 SHOWN = 0.08
 MOST = 5.0  # times the typical intensity of its kind: more is a runaway
 FAINT = 4.0  # standard errors of intensity below which steps in position are held back
+NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may stay
+LEAST_RATIO = 0.1  # of steps that follow each other; smaller ones are luck
+SOLVED = 3e-3  # residual of a step's linear system; steps correct what earlier ones left
+WIDTH_SPREAD = 0.15  # by which widths of one kind may differ where the image does not say
+
+
+@dataclass(frozen=True, eq=False)
+class Strips:
+    """Columns sorted by strips of `height` rows, and by x within a strip.
+
+    ``order`` says which row of the table each column is; columns of strip k are
+    ``first[k] .. first[k + 1]``.
+    """
+
+    order: np.ndarray
+    first: np.ndarray
+    height: int
+
+    @classmethod
+    def build(cls, xy_px: np.ndarray, n_rows: int, height: int) -> Strips:
+        """Sort columns at (x, y); those beyond the image belong to the outermost strips."""
+        count = max(1, n_rows // height)  # the last strip takes the rest
+        strip = np.clip(np.floor((xy_px[:, 1] + 0.5) / height), 0, count - 1).astype(np.int64)
+        order = np.lexsort((xy_px[:, 1], xy_px[:, 0], strip))
+        return cls(order, np.searchsorted(strip[order], np.arange(count + 1)), height)
+
+    @property
+    def count(self) -> int:
+        """Number of strips."""
+        return len(self.first) - 1
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Parameters of the fit, pixels; ``kind`` indexes the species of each column."""
+    """Parameters of the fit: ``columns`` (n, 4) are V, x, y and width."""
 
-    x: np.ndarray
-    y: np.ndarray
-    volume: np.ndarray
-    widths: np.ndarray
-    kind: np.ndarray
-    background: np.ndarray
+    columns: np.ndarray
+    coefficients: np.ndarray
     converged: np.ndarray
     iterations: int = 0
 
     @property
+    def volume(self) -> np.ndarray:
+        """Integrated intensity of every column."""
+        return self.columns[:, 0]
+
+    @property
+    def xy(self) -> np.ndarray:
+        """Positions (n, 2)."""
+        return self.columns[:, 1:3]
+
+    @property
     def sigma(self) -> np.ndarray:
         """Width of every column."""
-        return self.widths[self.kind]
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """Neighbour list in CSR form, each column among its own neighbours."""
-
-    indptr: np.ndarray
-    indices: np.ndarray
-
-    @classmethod
-    def within(cls, x: np.ndarray, y: np.ndarray, radius: float) -> Neighbours:
-        """All pairs closer than `radius` px."""
-        tree = cKDTree(np.column_stack([x, y]))
-        graph = tree.sparse_distance_matrix(tree, radius, output_type="coo_matrix")
-        n = len(x)
-        rows = np.concatenate([graph.row, np.arange(n)])
-        cols = np.concatenate([graph.col, np.arange(n)])
-        keep = np.unique(rows.astype(np.int64) * n + cols)
-        indptr = np.zeros(n + 1, dtype=np.int64)
-        np.add.at(indptr, keep // n + 1, 1)
-        return cls(np.cumsum(indptr), keep % n)
+        return self.columns[:, 3]
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Everything that stays fixed while the parameters move.
 
+    ``weight`` (ny, nx) is the statistical weight of the pixels, 0 where masked, and has the shape
+    (0, 0) where all count alike; ``pixel_weights`` says that it follows the counts (Poisson).
+    ``kind`` is the species of each column, ``group`` the columns
+    that share a width (None: each has its own).
     ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
     ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
-    ``leash`` is how far (px) each column may go from its start.
-    ``fields`` are the `information_fields` of the pixels.
+    ``leash`` is how far each column may go from its start.
     ``nuisance`` is the kind whose columns need not converge (-1: none).
     ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
     at their start, because what is visible of them cannot say more.
@@ -85,84 +107,106 @@ class Problem:
 
     image: np.ndarray
     mask: np.ndarray
+    weight: np.ndarray
     background: Background
+    strips: Strips
+    near: Neighbours
+    step: tuple[float, float]
     start: np.ndarray
+    kind: np.ndarray
+    group: np.ndarray | None
+    leash: np.ndarray
+    crew: Crew
     expected: np.ndarray
     frozen: np.ndarray
     prior: np.ndarray
-    pixel_weight: np.ndarray | None = None
     level: float = 1e-4
     nuisance: int = -1
-    leash: np.ndarray = field(default_factory=lambda: np.array(np.inf))
-    fields: np.ndarray = field(default_factory=lambda: np.ones((2, 1, 1)))
     free_widths: bool = True
     order: int = 0
+    pixel_weights: bool = False
+
+    @property
+    def own_widths(self) -> bool:
+        """Whether each column has a width of its own."""
+        return self.group is None and self.free_widths
 
 
-def model_image(problem: Problem, state: State) -> np.ndarray:
-    """Background plus all columns."""
-    from stemdisp._kernels import render_columns
+def residual_image(
+    problem: Problem, state: State, out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (image - model) * weight, and its inner products with the background's functions."""
+    strips = problem.strips
+    out = np.empty_like(problem.image) if out is None else out
+    inner = np.empty((strips.count, *state.coefficients.shape))
+    problem.crew.share(
+        _kernels.residual_strips,
+        strips.count,
+        problem.image,
+        problem.weight,
+        state.columns,
+        strips.first,
+        strips.height,
+        REACH + 0.8,
+        *problem.step,
+        state.coefficients,
+        problem.background.spline,
+        out,
+        inner,
+    )
+    return out, inner.sum(axis=0).ravel()
 
-    out = problem.background.surface(state.background)
-    render_columns(out, state.x, state.y, state.volume, state.sigma, REACH + 0.8)
+
+def seen_weight(problem: Problem, state: State, weight: np.ndarray) -> np.ndarray:
+    """Mean weight of the pixels as V, x, y, s and the column itself see them; shape (n, 5)."""
+    out = np.empty((len(state.columns), 5))
+    problem.crew.share(
+        _kernels.seen_weight,
+        problem.strips.count,
+        weight,
+        problem.image.shape,
+        state.columns,
+        problem.strips.first,
+        3.5,
+        problem.order,
+        *problem.step,
+        out,
+    )
     return out
 
 
-def information_fields(problem: Problem, width: float) -> np.ndarray:
-    """Statistical weight of the pixels as columns see it; shape (2, ny, nx).
-
-    Information on an intensity weighs pixels by the square of the column's shape (a Gaussian
-    narrower by sqrt 2), that on a position reaches further out. Pixels that are masked or lie
-    beyond the border weigh nothing.
-    """
-    spread = (width / np.sqrt(2), width)
-    if problem.pixel_weight is None and problem.mask.all():
-        lines = [
-            [ndimage.gaussian_filter1d(np.ones(n), s, mode="constant") for n in problem.mask.shape]
-            for s in spread
-        ]
-        fields = np.stack([np.outer(*line) for line in lines])
-    else:
-        pixels = np.where(problem.mask, 1.0, 0.0)
-        if problem.pixel_weight is not None:
-            pixels = np.where(problem.mask, problem.pixel_weight, 0.0)
-        fields = np.stack(
-            [ndimage.gaussian_filter(pixels, s, mode="constant", truncate=3.5) for s in spread]
-        )
-    return np.maximum(fields, 1e-3)
-
-
 def iterate(
-    problem: Problem, state: State, *, max_iterations: int, tolerance_px: float, max_step: float
+    problem: Problem,
+    state: State,
+    *,
+    max_iterations: int,
+    tolerance: float,
+    max_step: float,
+    negligible: float = NEGLIGIBLE,
 ) -> State:
-    """Take Gauss-Newton steps until no position moves by more than the tolerance.
+    """Take Gauss-Newton steps until no position has more than the tolerance (px) left to go.
 
-    `max_step` limits a step in widths. Returns the last state; ``converged`` says for which
-    columns the last step was below ten times the tolerance.
+    A position that has less than the share `negligible` of its standard error to go is at rest
+    too. `max_step` limits a step in widths of the column. ``converged`` of the state says which
+    columns have less than ten times the tolerance to go.
     """
-    neighbours, widest = _see(state), state.widths.max()
-    problem = replace(problem, fields=information_fields(problem, float(np.median(state.sigma))))
-    held = problem.frozen
-    state = replace(
-        state,
-        volume=np.where(held, problem.expected, state.volume),
-        x=np.where(held, problem.start[:, 0], state.x),
-        y=np.where(held, problem.start[:, 1], state.y),
-    )
-    brake = Brake(len(state.x), len(state.widths))
-    moved = np.full(len(state.x), np.inf)
+    columns = state.columns.copy()
+    columns[problem.frozen, 0] = problem.expected[problem.frozen]
+    columns[problem.frozen, 1:3] = problem.start[problem.frozen]
+    state = replace(state, columns=columns)
+    stage = _Stage.begin(problem, state)
+    before = None
     for _ in range(max_iterations):
-        if state.widths.max() > 1.1 * widest:
-            neighbours, widest = _see(state), state.widths.max()
-        state, moved = _step(problem, state, neighbours, brake, max_step)
-        if np.max(moved, where=_matters(problem, state), initial=0.0) < tolerance_px:
+        state, moved, error = stage.advance(state, max_step)
+        before = 2 * moved if before is None else before
+        # Steps shrink in proportion: what is left is the sum of those that would follow.
+        ratio = np.clip(moved / np.maximum(before, 1e-12), LEAST_RATIO, 0.9)
+        left = moved * ratio / (1 - ratio)
+        away = left / np.maximum(tolerance, negligible * error)
+        before = moved
+        if np.max(away, where=_matters(problem, state), initial=0.0) < 1.0:
             break
-    return replace(state, converged=moved < 10 * tolerance_px)
-
-
-def _see(state: State) -> Neighbours:
-    """List the pairs of columns that overlap."""
-    return Neighbours.within(state.x, state.y, PAIR_REACH * np.sqrt(2) * state.widths.max())
+    return replace(state, converged=away < 10.0)
 
 
 class Brake:
@@ -172,17 +216,20 @@ class Brake:
     the curvature, and steps in widths and intensities may overshoot for ever.
     """
 
-    def __init__(self, n_columns: int, n_widths: int) -> None:
-        self._last = [np.zeros((n_columns, 3)), np.zeros((n_widths, 1)), np.zeros((1, 1))]
-        self._factor = [np.ones(n_columns), np.ones(n_widths), np.ones(1)]
+    def __init__(self) -> None:
+        self._last: list[np.ndarray] = []
+        self._factor: list[np.ndarray] = []
 
     def slow(self, steps: list[np.ndarray]) -> list[np.ndarray]:
         """Return the steps (n, k) of each group, shortened where they reverse without shrinking."""
+        if not self._last:
+            self._last = [np.zeros_like(step) for step in steps]
+            self._factor = [np.ones(len(step)) for step in steps]
         out = []
         for k, step in enumerate(steps):
-            last = self._last[k] if self._last[k].shape == step.shape else np.zeros_like(step)
-            along = np.sum(step * last, axis=1)
-            back = along < -0.35 * np.sum(last**2, axis=1)
+            last = self._last[k]
+            along = np.einsum("ij,ij->i", step, last)
+            back = along < -0.35 * np.einsum("ij,ij->i", last, last)
             factor = np.where(back, 0.5, 1.4) * self._factor[k]
             self._factor[k] = np.clip(factor, 0.05, 1.0)
             short = step * self._factor[k][:, None]
@@ -191,225 +238,252 @@ class Brake:
         return out
 
 
-def _typical(state: State) -> np.ndarray:
-    """Median intensity of each kind."""
-    return np.array([np.median(state.volume[state.kind == k]) for k in range(len(state.widths))])
+@dataclass(eq=False)
+class _Stage:
+    """What one run of `iterate` keeps between its steps."""
+
+    problem: Problem
+    seen: Seen
+    gram: tuple[np.ndarray, bool] | None
+    residual: np.ndarray
+    brake: Brake
+    near: Neighbours
+    widest: float
+    factor: tuple[np.ndarray, bool] | None = None
+
+    @classmethod
+    def begin(cls, problem: Problem, state: State) -> _Stage:
+        gram = linalg.cho_factor(problem.background.gram) if problem.order == 1 else None
+        residual = np.empty_like(problem.image)
+        near, widest = see(problem, state), float(state.sigma.max())
+        seen = Seen.by(problem, state)
+        return cls(problem, seen, gram, residual, Brake(), near, widest)
+
+    def advance(self, state: State, max_step: float) -> tuple[State, np.ndarray, np.ndarray]:
+        """Take one step; return the state, how far positions wanted to move, and their errors."""
+        problem = self.problem
+        if state.sigma.max() > 1.1 * self.widest:
+            self.near, self.widest = see(problem, state), float(state.sigma.max())
+        _, inner = residual_image(problem, state, self.residual)
+        gradient = np.empty_like(state.columns)
+        problem.crew.share(
+            _kernels.project_columns,
+            problem.strips.count,
+            self.residual,
+            state.columns,
+            problem.strips.first,
+            REACH,
+            problem.order,
+            *problem.step,
+            gradient,
+        )
+        gradient[problem.frozen] = 0.0
+        gradient[:, 1:3] += problem.prior[:, None] * (problem.start - state.xy)
+        held = held_widths(problem, state)
+        system = assemble(problem, state, self.near, held, self.seen)
+        if self.factor is None:
+            self.factor = system.reduced()
+        right = self._right_side(gradient, inner, held, state)
+        own, shared = system.solve(*right, self.factor, SOLVED)
+        surface = shared[len(held) :]
+        if self.gram is not None:
+            # The gradient of a slow surface is next to nothing: fit it by itself.
+            surface = linalg.cho_solve(self.gram, inner, check_finite=False)
+        new, length = self._move(state, own, shared[: len(held)], surface, max_step)
+        error = np.sqrt(problem.level * np.maximum(system.inverse[:, 1, 1], 0.0))
+        return new, length, error
+
+    def _right_side(
+        self, gradient: np.ndarray, inner: np.ndarray, held: np.ndarray, state: State
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient of the columns' own and of the shared parameters."""
+        problem = self.problem
+        tail = np.zeros(len(held))
+        if problem.own_widths:
+            typical = _median_of_kind(problem, state.sigma)[problem.kind]
+            gradient[:, 3] += _width_prior(problem, state) * (typical - state.sigma)
+        else:
+            tail = np.bincount(groups(problem), gradient[:, 3], minlength=len(held))
+            tail[held] = gradient[:, 3] = 0.0
+        if self.gram is None:
+            tail = np.concatenate([tail, inner])
+        return gradient, tail
+
+    def _move(
+        self,
+        state: State,
+        own: np.ndarray,
+        widths: np.ndarray,
+        surface: np.ndarray,
+        max_step: float,
+    ) -> tuple[State, np.ndarray]:
+        """Apply a step, braked and bounded."""
+        problem = self.problem
+        # intensities in units of a width, so that one brake serves a column's parameters
+        unit = state.sigma / np.maximum(np.abs(problem.expected), 1e-12)
+        own = own.copy()
+        own[:, 0] *= unit
+        own, widths, surface = self.brake.slow([own, widths[:, None], surface[None, :]])
+        own[:, 0] /= unit
+        length = np.hypot(own[:, 1], own[:, 2])
+        shrink = np.minimum(1.0, max_step * state.sigma / np.maximum(length, 1e-12))
+        columns = state.columns.copy()
+        columns[:, 0] += own[:, 0]
+        columns[:, 1:3] += shrink[:, None] * own[:, 1:3]
+        wider = own[:, 3] if problem.own_widths else widths[groups(problem), 0]
+        columns[:, 3] *= np.exp(np.clip(wider / state.sigma, -0.08, 0.08))
+        _bound(problem, columns)
+        coefficients = state.coefficients + surface.reshape(state.coefficients.shape)
+        return replace(
+            state,
+            columns=columns,
+            coefficients=coefficients,
+            iterations=state.iterations + 1,
+        ), length
+
+
+def see(problem: Problem, state: State) -> Neighbours:
+    """List the pairs of columns that overlap."""
+    return problem.near.closer(state.columns, PAIR_REACH * np.sqrt(2) * float(state.sigma.max()))
+
+
+def groups(problem: Problem) -> np.ndarray:
+    """Which columns share a width."""
+    return problem.kind if problem.group is None else problem.group
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the pixels weigh for each column.
+
+    ``root`` (n, 4) are the roots of the mean weights that V, x, y, s see; ``basis`` (white noise)
+    the functions of the background under each column, times the mean weight there; ``pairs``
+    (n_pairs or 0, 4, 4) the information of pairs, summed over the pixels.
+    """
+
+    root: np.ndarray
+    basis: sparse.csr_array | None
+    pairs: np.ndarray
+
+    @classmethod
+    def by(cls, problem: Problem, state: State, near: Neighbours | None = None) -> Seen:
+        """Look at the pixels of a problem.
+
+        With `near`, information is summed over the pixels where their weights differ within a
+        column (Poisson). Errors need it; steps towards the solution do as well without.
+        """
+        seen = seen_weight(problem, state, problem.weight)
+        root, basis = np.sqrt(np.maximum(seen[:, :4], 1e-3)), None
+        if problem.order == 0:
+            ax, ay = problem.step
+            basis = problem.background.at(state.xy[:, 0] / ax, state.xy[:, 1] / ay)
+            basis.data *= np.repeat(seen[:, 4], 16)
+        pairs = np.empty((0, 4, 4), np.float32)
+        if near is not None and problem.pixel_weights:
+            pairs = np.empty((len(near.indices), 4, 4), np.float32)
+            problem.crew.share(
+                summed_pairs,
+                len(state.columns),
+                near.indptr,
+                near.indices,
+                state.columns,
+                problem.weight,
+                REACH,
+                *problem.step,
+                pairs,
+            )
+        return cls(root, basis, pairs)
+
+
+def assemble(
+    problem: Problem,
+    state: State,
+    near: Neighbours,
+    held: np.ndarray,
+    seen: Seen,
+    *,
+    damped: bool = True,
+) -> System:
+    """Build the normal equations at the present parameters; undamped, it is the information."""
+    n, group = len(state.columns), groups(problem)
+    blocks = np.empty((len(near.indices), 4, 4), np.float32)
+    inverse = np.empty((n, 4, 4), np.float32)
+    border, corner = np.empty((n, 4, len(held))), np.empty((n, len(held)))
+    extra = np.zeros((n, 4))
+    extra[:, 1] = extra[:, 2] = problem.prior
+    hold = np.zeros(n)
+    if damped:
+        # A column of nearly no intensity says nothing about its position: steps must not
+        # follow noise.
+        extra[:, 1:3] += (FAINT**2 * problem.level / (2 * state.sigma**2))[:, None]
+        hold = np.where(problem.frozen, FREEZE, DAMPING)
+    if problem.own_widths:
+        extra[:, 3] = _width_prior(problem, state)
+    problem.crew.share(
+        normal_rows,
+        n,
+        near.indptr,
+        near.indices,
+        state.columns,
+        seen.root,
+        seen.pairs,
+        group,
+        extra,
+        hold,
+        problem.order,
+        blocks,
+        inverse,
+        border,
+        corner,
+    )
+    shared = np.zeros((len(held), len(held)))
+    for k, part in enumerate(corner.T):
+        shared[:, k] = np.bincount(group, part, len(held))
+    shared[np.diag_indices(len(held))] *= 1 + 10 * DAMPING
+    border[:, :, held] = 0.0
+    shared[held, :] = shared[:, held] = 0.0
+    shared[held, held] = 1.0
+    if seen.basis is not None:
+        shared = linalg.block_diag(shared, problem.background.gram)
+    return System(near, blocks, inverse, border, seen.basis, shared, problem.crew)
+
+
+def _width_prior(problem: Problem, state: State) -> np.ndarray:
+    return problem.level / (WIDTH_SPREAD * state.sigma) ** 2
+
+
+def _median_of_kind(problem: Problem, values: np.ndarray) -> np.ndarray:
+    """Median of each kind."""
+    return np.array([np.median(values[problem.kind == k]) for k in range(problem.kind.max() + 1)])
 
 
 def held_widths(problem: Problem, state: State) -> np.ndarray:
-    """Kinds whose shared width is not fitted: those that the image hardly shows (O in HAADF)."""
+    """Groups whose shared width is not fitted: those that the image hardly shows (O in HAADF)."""
+    if problem.own_widths:
+        return np.zeros(0, dtype=bool)
+    group = groups(problem)
+    n = group.max() + 1
     if not problem.free_widths:
-        return np.ones(len(state.widths), dtype=bool)
-    typical = _typical(state)
+        return np.ones(n, dtype=bool)
+    typical = np.array([np.median(state.volume[group == k]) for k in range(n)])
     return typical < SHOWN * typical.max()
 
 
 def _matters(problem: Problem, state: State) -> np.ndarray:
     """Columns whose position decides convergence: not those of next to no intensity."""
-    typical = _typical(state)
-    return (state.volume > 0.1 * typical[state.kind]) & (state.kind != problem.nuisance)
+    typical = _median_of_kind(problem, state.volume)[problem.kind]
+    return (state.volume > 0.1 * typical) & (problem.kind != problem.nuisance)
 
 
-def _step(
-    problem: Problem, state: State, neighbours: Neighbours, brake: Brake, max_step: float
-) -> tuple[State, np.ndarray]:
-    """Take one step; return the new state and how far each position wanted to move."""
-    from stemdisp._kernels import project_residual
-
-    residual = np.where(problem.mask, problem.image - model_image(problem, state), 0.0)
-    weighted = residual if problem.pixel_weight is None else residual * problem.pixel_weight
-    sigma = state.sigma
-    gradient = project_residual(
-        weighted, state.x, state.y, state.volume, sigma, REACH, problem.order
-    )
-    gradient[problem.frozen] = 0.0
-    pull = problem.prior[:, None] * (problem.start - np.column_stack([state.x, state.y]))
-    step, widths, surface = _solve(problem, state, neighbours, gradient, pull, weighted)
-    # intensities in units of a width, so that one brake serves a column's three parameters
-    units = np.column_stack([sigma / np.maximum(np.abs(problem.expected), 1e-12), sigma * 0 + 1.0])
-    units = units[:, [0, 1, 1]]
-    scaled, slow_widths, slow_surface = brake.slow(
-        [step * units, widths[:, None], surface[None, :]]
-    )
-    step, widths, surface = scaled / units, slow_widths[:, 0], slow_surface[0]
-    limit = max_step * sigma
-    length = np.hypot(step[:, 1], step[:, 2])
-    shrink = np.minimum(1.0, limit / np.maximum(length, 1e-12))
-    volume, x, y = _bounded(
-        problem,
-        state.volume + step[:, 0],
-        state.x + shrink * step[:, 1],
-        state.y + shrink * step[:, 2],
-    )
-    new = replace(
-        state,
-        volume=volume,
-        x=x,
-        y=y,
-        widths=state.widths * np.exp(np.clip(widths / state.widths, -0.08, 0.08)),
-        background=state.background + surface,
-        iterations=state.iterations + 1,
-    )
-    return new, length
-
-
-def _bounded(
-    problem: Problem, volume: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bound(problem: Problem, columns: np.ndarray) -> None:
     """Keep columns nearer to their own site than to the next, and intensities sane.
 
     Where columns are hardly resolved, one cut by the border could otherwise trade places with its
     neighbour and take the whole row along.
     """
-    away = np.column_stack([x, y]) - problem.start
+    away = columns[:, 1:3] - problem.start
     length = np.hypot(away[:, 0], away[:, 1])
     away *= np.minimum(1.0, problem.leash / np.maximum(length, 1e-12))[:, None]
+    columns[:, 1:3] = problem.start + away
     high = np.where(problem.expected > 0, MOST * problem.expected, np.inf)
-    inside = np.clip(volume, -0.5 * high, high)
-    return inside, problem.start[:, 0] + away[:, 0], problem.start[:, 1] + away[:, 1]
-
-
-def _solve(
-    problem: Problem,
-    state: State,
-    neighbours: Neighbours,
-    gradient: np.ndarray,
-    pull: np.ndarray,
-    weighted: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Solve the linear system of one step: columns, shared widths, background."""
-    system = assemble(problem, state, neighbours)
-    n = len(state.x)
-    right_columns = gradient[:, :3].copy()
-    right_columns[:, 1:] += pull
-    right_widths = np.bincount(state.kind, gradient[:, 3], minlength=len(state.widths))
-    right_surface = problem.background.project(weighted)
-    if problem.order == 1:
-        # The gradient of a slow surface is next to nothing: fit it by itself.
-        surface = linalg.cho_solve(linalg.cho_factor(problem.background.gram), right_surface)
-        tail = right_widths
-    else:
-        tail = np.concatenate([right_widths, right_surface])
-    tail[: len(state.widths)][held_widths(problem, state)] = 0.0
-    solution = system.solve(np.concatenate([right_columns.ravel(), tail]))
-    columns = solution[: 3 * n].reshape(n, 3)
-    widths = solution[3 * n : 3 * n + len(state.widths)]
-    if problem.order == 0:
-        surface = solution[3 * n + len(state.widths) :]
-    return columns, widths, surface
-
-
-@dataclass(frozen=True, eq=False)
-class System:
-    """Normal equations: sparse column part, border of shared parameters, and corner."""
-
-    columns: sparse.bsr_array
-    border: np.ndarray | sparse.csr_array
-    corner: np.ndarray
-    inverse_blocks: np.ndarray
-
-    def solve(self, right: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
-        """Solve by conjugate gradients with block elimination as preconditioner."""
-        n = self.columns.shape[0]
-        reduced = self.corner - self.border.T @ self._block_solve(self.border)
-        factor = _safe_cholesky(reduced, self.corner)
-
-        def multiply(vector: np.ndarray) -> np.ndarray:
-            head, tail = vector[:n], vector[n:]
-            return np.concatenate(
-                [
-                    self.columns @ head + self.border @ tail,
-                    self.border.T @ head + self.corner @ tail,
-                ]
-            )
-
-        def precondition(vector: np.ndarray) -> np.ndarray:
-            head, tail = vector[:n], vector[n:]
-            low = linalg.cho_solve(factor, tail - self.border.T @ self._block_solve(head))
-            return np.concatenate([self._block_solve(head - self.border @ low), low])
-
-        size = len(right)
-        solution, _ = cg(
-            LinearOperator((size, size), multiply, dtype=float),
-            right,
-            rtol=tolerance,
-            maxiter=60,
-            M=LinearOperator((size, size), precondition, dtype=float),
-        )
-        return solution
-
-    def _block_solve(self, right: np.ndarray) -> np.ndarray:
-        """Apply the inverses of the columns' own 3 x 3 blocks."""
-        n = len(self.inverse_blocks)
-        shaped = right.reshape(n, 3, -1)
-        return np.matmul(self.inverse_blocks, shaped).reshape(right.shape)
-
-
-def _safe_cholesky(matrix: np.ndarray, fallback: np.ndarray) -> tuple[np.ndarray, bool]:
-    try:
-        return linalg.cho_factor(matrix)
-    except linalg.LinAlgError:
-        # Preconditioner only: the diagonal serves when elimination lost definiteness.
-        return linalg.cho_factor(np.diag(np.abs(np.diag(fallback)) + 1e-300))
-
-
-def assemble(problem: Problem, state: State, neighbours: Neighbours) -> System:
-    """Build the information matrix at the present parameters."""
-    from stemdisp._kernels import pair_information
-
-    n, n_widths = len(state.x), len(state.widths)
-    blocks = pair_information(
-        neighbours.indptr,
-        neighbours.indices,
-        state.x,
-        state.y,
-        state.volume,
-        state.sigma,
-        problem.fields,
-        problem.order,
-    )
-    rows = np.repeat(np.arange(n), np.diff(neighbours.indptr))
-    own = rows == neighbours.indices
-    # A column of nearly no intensity says nothing about its position: steps must not follow noise.
-    faint = FAINT**2 * problem.level / (2 * state.sigma**2)
-    hold = np.where(problem.frozen, FREEZE, DAMPING)
-    for k in range(3):
-        extra = 0.0 if k == 0 else problem.prior + faint
-        blocks[own, k, k] += extra + hold * blocks[own, k, k]
-    columns = sparse.bsr_array(
-        (np.ascontiguousarray(blocks[:, :3, :3]), neighbours.indices, neighbours.indptr),
-        shape=(3 * n, 3 * n),
-    )
-    other = state.kind[neighbours.indices]
-    place = rows * n_widths + other
-    border = np.stack(
-        [np.bincount(place, blocks[:, k, 3], n * n_widths).reshape(n, n_widths) for k in range(3)],
-        axis=1,
-    )
-    place = state.kind[rows] * n_widths + other
-    corner = np.bincount(place, blocks[:, 3, 3], n_widths**2).reshape(n_widths, n_widths)
-    corner[np.diag_indices(n_widths)] *= 1 + 10 * DAMPING
-    held = held_widths(problem, state)
-    border[:, :, held] = 0.0
-    corner[held, :] = corner[:, held] = 0.0
-    corner[held, held] = 1.0
-    border = border.reshape(3 * n, n_widths)
-    if problem.order == 0:
-        border, corner = _add_surface(problem, state, border, corner)
-    return System(columns, border, corner, np.linalg.inv(blocks[own][:, :3, :3]))
-
-
-def _add_surface(
-    problem: Problem,
-    state: State,
-    border: np.ndarray,
-    corner: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Extend border and corner by the coefficients of the background (white noise only)."""
-    where = [np.clip(state.y, 0, None), np.clip(state.x, 0, None)]
-    weight = ndimage.map_coordinates(problem.fields[1], where, order=1, mode="nearest")
-    values = problem.background.at(state.x, state.y).toarray() * weight[:, None]
-    surface = np.zeros((3 * len(state.x), values.shape[1]))
-    surface[0::3] = values
-    corner = linalg.block_diag(corner, problem.background.gram)
-    return np.hstack([border, surface]), corner
+    columns[:, 0] = np.clip(columns[:, 0], -0.5 * high, high)

@@ -1,243 +1,328 @@
-"""Compiled loops of the joint fit: plain arrays, pixels, no units, no decisions.
+"""Compiled loops over pixels: plain arrays, no units, no decisions.
 
-A column is ``V * g(r - r0)`` with the area-normalised Gaussian ``g`` of width ``s``. Its
-parameters are ordered ``V, x, y, s``. ``order`` says in which metric the fit is made: 0 for white
-noise, 1 for noise with a 1/k^2 spectrum, where the efficient weight is minus the Laplacian
-(least squares on the gradient). Derivatives of Gaussians are Hermite polynomials, and Laplacians
-of them Laguerre polynomials of ``t = r^2 / s^2``:
+A column is ``V * g(r - r0)`` with the area-normalised Gaussian ``g`` of width ``s``; an array
+``columns`` (n, 4) holds ``V, x, y, s``. Lengths are in square pixels: pixel (j, i) of an image
+lies at ``(i * ax, j * ay)`` with ``ax * ay = 1``. ``order`` says in which metric the fit is made:
+0 for white noise, 1 for noise with a 1/k^2 spectrum, where the efficient weight is minus the
+Laplacian (least squares on the gradient).
 
-    lap g = (t - 2) g / s^2,  lap^2 g = (t^2 - 8t + 8) g / s^4,
-    lap^3 g = (t^3 - 18t^2 + 72t - 48) g / s^6.
+Columns are sorted by strips of rows; ``first`` (n_strips + 1,) says where the columns of each
+strip begin, and none reaches beyond the strips next to its own. A kernel does the strips ``lo`` to
+``hi``: what it writes for one strip depends on nothing that is written for another, so results
+do not depend on how the strips are shared among threads.
 
-Loops are serial, so results do not depend on the number of threads.
+Indices of inner loops are unsigned: negative ones would be looked for, which hinders vectors.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
 
-
-@numba.njit(cache=True)
-def render_columns(out, x, y, volume, sigma, reach):
-    """Add every column to the image `out` (ny, nx), within `reach` widths."""
-    ny, nx = out.shape
-    for c in range(x.size):
-        s = sigma[c]
-        r = reach * s
-        x0, x1 = max(0, math.ceil(x[c] - r)), min(nx - 1, math.floor(x[c] + r))
-        y0, y1 = max(0, math.ceil(y[c] - r)), min(ny - 1, math.floor(y[c] + r))
-        if x1 < x0 or y1 < y0:
-            continue
-        ex = np.empty(x1 - x0 + 1)
-        for i in range(x0, x1 + 1):
-            ex[i - x0] = math.exp(-0.5 * ((i - x[c]) / s) ** 2)
-        peak = volume[c] / (2.0 * math.pi * s * s)
-        for j in range(y0, y1 + 1):
-            ey = peak * math.exp(-0.5 * ((j - y[c]) / s) ** 2)
-            for i in range(x0, x1 + 1):
-                out[j, i] += ey * ex[i - x0]
+LANES = 16  # pixels that are added in one go
 
 
-@numba.njit(cache=True)
-def project_residual(residual, x, y, volume, sigma, reach, order):
-    """Return <weighted derivative of column, residual> for V, x, y, s: array (n, 4)."""
-    ny, nx = residual.shape
-    out = np.zeros((x.size, 4))
-    for c in range(x.size):
-        s = sigma[c]
-        r = reach * s
-        x0, x1 = max(0, math.ceil(x[c] - r)), min(nx - 1, math.floor(x[c] + r))
-        y0, y1 = max(0, math.ceil(y[c] - r)), min(ny - 1, math.floor(y[c] + r))
-        if x1 < x0 or y1 < y0:
-            continue
-        i2 = 1.0 / (s * s)
-        norm = i2 / (2.0 * math.pi)
-        m = x1 - x0 + 1
-        ex, tx = np.empty(m), np.empty(m)
-        for i in range(m):
-            d = x0 + i - x[c]
-            tx[i] = d * d * i2
-            ex[i] = norm * math.exp(-0.5 * tx[i])
-        v, px, py, ps = 0.0, 0.0, 0.0, 0.0
-        for j in range(y0, y1 + 1):
-            dy = j - y[c]
-            ty = dy * dy * i2
-            ey = math.exp(-0.5 * ty)
-            sv, sx, sy, ss = 0.0, 0.0, 0.0, 0.0
-            for i in range(m):
-                w = ex[i] * residual[j, x0 + i]
-                t = tx[i] + ty
-                if order == 0:
-                    sv += w
-                    sy += w
-                    sx += w * (x0 + i - x[c])
-                    ss += w * (t - 2.0)
-                else:
-                    sv += w * (2.0 - t)
-                    sy += w * (4.0 - t)
-                    sx += w * (4.0 - t) * (x0 + i - x[c])
-                    ss -= w * (t * t - 8.0 * t + 8.0)
-            v += ey * sv
-            px += ey * sx
-            py += ey * sy * dy
-            ps += ey * ss
-        lap = i2 if order == 1 else 1.0
-        out[c, 0] = v * lap
-        out[c, 1] = volume[c] * px * i2 * lap
-        out[c, 2] = volume[c] * py * i2 * lap
-        out[c, 3] = volume[c] * ps / s * lap
-    return out
+_FLAGS = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+    "no_cfunc_wrapper": True,
+}
 
 
-@numba.njit(cache=True, inline="always")
-def _pair(dx, dy, va, vb, sa, sb, order, block):
-    """Fill `block` (4, 4) with <d_p column a, weight, d_q column b>; (dx, dy) = r_a - r_b.
+def compiled(function: Callable) -> Callable:
+    """Compile a loop: sums may be reordered (always in the same way), no lock held, cached."""
+    return numba.njit(**_FLAGS)(function)
 
-    The overlap of two normalised Gaussians is a Gaussian of variance sa^2 + sb^2 in their
-    distance; derivatives with respect to a position differentiate it, those with respect to a
-    width apply s * Laplacian (heat equation).
+
+def inner(function: Callable) -> Callable:
+    """Compile what only other compiled functions call."""
+    return numba.njit(**_FLAGS, no_cpython_wrapper=True)(function)
+
+
+@inner
+def _line(out, start, stop, step, centre, s):
+    """Fill ``out[i - start] = exp(-(i step - centre)^2 / (2 s^2))`` by its recurrence.
+
+    Outwards from the pixel next to the centre, where the ratio of neighbours only falls.
     """
-    i2 = 1.0 / (sa * sa + sb * sb)
-    t = (dx * dx + dy * dy) * i2
-    gam = i2 / (2.0 * math.pi) * math.exp(-0.5 * t)
-    if order == 0:
-        f0 = gam
-        f1 = (t - 2.0) * i2 * gam
-        f2 = (t * t - 8.0 * t + 8.0) * i2 * i2 * gam
-        a0, b0 = -i2 * gam, i2 * i2 * gam
-        a1 = (4.0 - t) * i2 * i2 * gam
-    else:
-        f0 = -(t - 2.0) * i2 * gam
-        f1 = -(t * t - 8.0 * t + 8.0) * i2 * i2 * gam
-        f2 = -(t * t * t - 18.0 * t * t + 72.0 * t - 48.0) * i2 * i2 * i2 * gam
-        a0, b0 = -(4.0 - t) * i2 * i2 * gam, -(t - 6.0) * i2 * i2 * i2 * gam
-        a1 = -(-t * t + 12.0 * t - 24.0) * i2 * i2 * i2 * gam
-    block[0, 0] = f0
-    block[0, 1] = -vb * dx * a0
-    block[0, 2] = -vb * dy * a0
-    block[0, 3] = vb * sb * f1
-    block[1, 0] = va * dx * a0
-    block[2, 0] = va * dy * a0
-    block[3, 0] = va * sa * f1
-    vv = va * vb
-    block[1, 1] = -vv * (a0 + dx * dx * b0)
-    block[1, 2] = -vv * dx * dy * b0
-    block[2, 1] = block[1, 2]
-    block[2, 2] = -vv * (a0 + dy * dy * b0)
-    block[1, 3] = vv * sb * dx * a1
-    block[2, 3] = vv * sb * dy * a1
-    block[3, 1] = -vv * sa * dx * a1
-    block[3, 2] = -vv * sa * dy * a1
-    block[3, 3] = vv * sa * sb * f2
+    near = min(max(int(math.floor(centre / step + 0.5)), start), stop - 1)
+    i2 = 1.0 / (s * s)
+    d = near * step - centre
+    top = math.exp(-0.5 * d * d * i2)
+    fall = math.exp(-step * step * i2)
+    value, ratio = top, math.exp(-(d + 0.5 * step) * step * i2)
+    out[near - start] = top
+    for i in range(near + 1, stop):
+        value *= ratio
+        ratio *= fall
+        out[i - start] = value
+    value, ratio = top, math.exp((d - 0.5 * step) * step * i2)
+    for i in range(near - 1, start - 1, -1):
+        value *= ratio
+        ratio *= fall
+        out[i - start] = value
 
 
-@numba.njit(cache=True, inline="always")
-def _sample(field, x, y):
-    """Bilinear value of a field (ny, nx) at a point, clamped to its border."""
-    ny, nx = field.shape
-    x = min(max(x, 0.0), nx - 1.0)
-    y = min(max(y, 0.0), ny - 1.0)
-    i, j = min(int(x), max(nx - 2, 0)), min(int(y), max(ny - 2, 0))
-    i1, j1 = min(i + 1, nx - 1), min(j + 1, ny - 1)
-    fx, fy = x - i, y - j
-    low = field[j, i] * (1.0 - fx) + field[j, i1] * fx
-    high = field[j1, i] * (1.0 - fx) + field[j1, i1] * fx
-    return low * (1.0 - fy) + high * fy
+@inner
+def _window(x, y, r, ax, ay, rows, nx):  # noqa: PLR0913
+    """Columns and rows of pixels within `r` of a point, in the rows ``[rows[0], rows[1])``.
 
-
-@numba.njit(cache=True)
-def _roots(fields, x, y):
-    """Square roots (n, 4) of the weights that each column's V, x, y, s see."""
-    out = np.empty((x.size, 4))
-    for c in range(x.size):
-        inner = math.sqrt(_sample(fields[0], x[c], y[c]))
-        outer = math.sqrt(_sample(fields[1], x[c], y[c]))
-        out[c, 0], out[c, 1], out[c, 2], out[c, 3] = inner, outer, outer, inner
-    return out
-
-
-@numba.njit(cache=True)
-def pair_information(indptr, indices, x, y, volume, sigma, fields, order):
-    """Information blocks (n_pairs, 4, 4) of all pairs of the neighbour list (CSR, self too).
-
-    `fields` (2, ny, nx) are the statistical weights of the pixels, smoothed by what intensities
-    (first) and positions (second) see of them; ones where every pixel counts alike. Each block
-    is scaled from both sides, which keeps the whole matrix positive.
+    Columns are widened to a multiple of LANES, where the image is that wide: loops over whole
+    vectors leave nothing to scalar code. All 0 for an empty window.
     """
-    out = np.empty((indices.size, 4, 4))
-    root = _roots(fields, x, y)
-    for a in range(x.size):
-        for k in range(indptr[a], indptr[a + 1]):
-            b = indices[k]
-            _pair(x[a] - x[b], y[a] - y[b], volume[a], volume[b], sigma[a], sigma[b], order, out[k])
-            for m in range(4):
-                for n in range(4):
-                    out[k, m, n] *= root[a, m] * root[b, n]
-    return out
+    y0 = max(rows[0], int(math.ceil((y - r) / ay)))
+    y1 = min(rows[1], int(math.floor((y + r) / ay)) + 1)
+    x0 = max(0, int(math.ceil((x - r) / ax)))
+    x1 = min(nx, int(math.floor((x + r) / ax)) + 1)
+    if x1 <= x0 or y1 <= y0:
+        return 0, 0, 0, 0
+    width = min((x1 - x0 + LANES - 1) // LANES * LANES, nx)
+    x0 = min(x0, nx - width)
+    return x0, x0 + width, y0, y1
 
 
-@numba.njit(cache=True)
-def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants them
-    indptr, indices, x, y, volume, sigma, fields, prior, order
+@inner
+def _subtract_columns(out, columns, lo, hi, rows, reach, ax, ay, ex, ey):  # noqa: PLR0913
+    """Take columns `lo` to `hi` off some rows, within `reach` widths; `ex`, `ey` are used up."""
+    row0, row1 = rows
+    for c in range(lo, hi):
+        x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
+        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, rows, out.shape[1])
+        if x1 == x0:
+            continue
+        _line(ex, x0, x1, ax, x, s)
+        _line(ey, y0, y1, ay, y, s)
+        peak = np.float32(columns[c, 0] / (2.0 * math.pi * s * s))
+        left = np.uint64(x0)
+        # Two rows at a time; of an odd number the last two are done together again.
+        for j in range(y0, y1, 2):
+            k = max(min(j, y1 - 2), row0)
+            a = peak * ey[k - y0] if k == j else np.float32(0)
+            b = peak * ey[k + 1 - y0] if k + 1 < y1 else np.float32(0)
+            one, two = out[k], out[min(k + 1, row1 - 1)]
+            for i in range(np.uint64(x1 - x0)):
+                one[left + i] -= a * ex[i]
+                two[left + i] -= b * ex[i]
+
+
+@inner
+def _subtract_surface(out, image, edge, basis, line):
+    """Write a row of the image minus the background; `line` holds the spline along this row."""
+    for p in range(edge.size - 1):
+        c0, c1, c2, c3 = line[p], line[p + 1], line[p + 2], line[p + 3]
+        for i in range(edge[p], edge[p + 1]):
+            surface = c0 * basis[0, i] + c1 * basis[1, i] + c2 * basis[2, i] + c3 * basis[3, i]
+            out[i] = image[i] - surface
+
+
+@inner
+def _project_row(row, edge, basis, line):
+    """Write the inner products of a row with the spline's functions along it to `line`."""
+    for b in range(line.size):
+        line[b] = np.float32(0)
+    for p in range(edge.size - 1):
+        s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for i in range(edge[p], edge[p + 1]):
+            s0 += row[i] * basis[0, i]
+            s1 += row[i] * basis[1, i]
+            s2 += row[i] * basis[2, i]
+            s3 += row[i] * basis[3, i]
+        line[p] += s0
+        line[p + 1] += s1
+        line[p + 2] += s2
+        line[p + 3] += s3
+
+
+@compiled
+def residual_strips(  # noqa: PLR0913 - plain arrays, as compiled code wants them
+    lo, hi, image, weight, columns, first, height, reach, ax, ay, coefficients, spline, out, seen
 ):
-    """Covariance blocks (n_pairs, 3, 3) of V, x, y between each column and its neighbours.
+    """Write (image - background - columns) * weight to `out`, and what the background sees of it.
 
-    The information matrix of the column's neighbourhood is inverted; columns beyond it are taken
-    as known, which changes a variance by about 0.1 % for a neighbourhood of 3.3 A.
+    `weight` (ny, nx), or (0, 0) for ones. `spline` is ``(edge_y, basis_y, edge_x, basis_x)`` of
+    `Background`; `seen` (n_strips, n_ky, n_kx) receives the inner products of each strip.
     """
-    out = np.empty((indices.size, 3, 3))
-    block = np.empty((4, 4))
-    root = _roots(fields, x, y)
-    for a in range(x.size):
-        start, stop = indptr[a], indptr[a + 1]
-        k = stop - start
-        info = np.zeros((3 * k, 3 * k))
-        own = 0
-        for p in range(k):
-            i = indices[start + p]
-            if i == a:
-                own = p
-            for q in range(p, k):
-                j = indices[start + q]
-                _pair(
-                    x[i] - x[j], y[i] - y[j], volume[i], volume[j], sigma[i], sigma[j], order, block
-                )
-                for m in range(3):
-                    for n in range(3):
-                        value = block[m, n] * root[i, m] * root[j, n]
-                        info[3 * p + m, 3 * q + n] = value
-                        info[3 * q + n, 3 * p + m] = value
-            info[3 * p + 1, 3 * p + 1] += prior[i]
-            info[3 * p + 2, 3 * p + 2] += prior[i]
-        inverse = np.linalg.inv(info)
-        for q in range(k):
-            for m in range(3):
-                for n in range(3):
-                    out[start + q, m, n] = inverse[3 * own + m, 3 * q + n]
-    return out
-
-
-@numba.njit(cache=True)
-def local_mean(image, mask, x, y, sigma, reach):
-    """Gaussian-weighted mean of `image` under each column and the share of masked weight."""
+    edge_y, basis_y, edge_x, basis_x = spline
     ny, nx = image.shape
-    mean = np.zeros(x.size)
-    lost = np.ones(x.size)
-    for c in range(x.size):
-        s = sigma[c]
+    n_strips = first.size - 1
+    line, ex = np.empty(coefficients.shape[1], np.float32), np.empty(nx, np.float32)
+    ey = np.empty(ny, np.float32)
+    for strip in range(lo, hi):
+        row0, row1 = strip * height, (strip + 1) * height if strip + 1 < n_strips else ny
+        for p in range(edge_y.size - 1):
+            for j in range(max(row0, int(edge_y[p])), min(row1, int(edge_y[p + 1]))):
+                for b in range(line.size):
+                    value = 0.0
+                    for k in range(4):
+                        value += basis_y[k, j] * coefficients[p + k, b]
+                    line[b] = value
+                _subtract_surface(out[j], image[j], edge_x, basis_x, line)
+        begin, end = first[max(strip - 1, 0)], first[min(strip + 2, n_strips)]
+        _subtract_columns(out, columns, begin, end, (row0, row1), reach, ax, ay, ex, ey)
+        for a in range(seen.shape[1]):
+            for b in range(line.size):
+                seen[strip, a, b] = 0.0
+        for p in range(edge_y.size - 1):
+            for j in range(max(row0, int(edge_y[p])), min(row1, int(edge_y[p + 1]))):
+                if weight.size > 0:
+                    here, factor = out[j], weight[j]
+                    for i in range(nx):
+                        here[i] *= factor[i]
+                _project_row(out[j], edge_x, basis_x, line)
+                for k in range(4):
+                    for b in range(line.size):
+                        seen[strip, p + k, b] += basis_y[k, j] * line[b]
+
+
+@inner
+def _tabulate(table, m, ex, x0, ax, x, s, order):  # noqa: PLR0913
+    """Fill the factors along x of the derivatives of a column: powers of the distance u.
+
+    With ``t = u^2 + w^2``, the derivatives are the Gaussian times ``1, u, w, t - 2`` and, for
+    order 1, minus their Laplacians: times ``2 - t, (4 - t) u, (4 - t) w, -(t^2 - 8 t + 8)``.
+    """
+    for i in range(m):
+        e, u = ex[i], np.float32(((x0 + i) * ax - x) / s)
+        if order == 0:
+            table[0, i], table[1, i], table[2, i] = e, e * u, e
+            table[3, i], table[4, i] = e * (u * u - np.float32(2)), e
+            table[5, i], table[6, i] = np.float32(0), np.float32(0)
+        else:
+            q = np.float32(4) - u * u
+            table[0, i], table[1, i], table[2, i] = e * (q - np.float32(2)), e * u * q, e * q
+            table[3, i], table[4, i] = e * (np.float32(8) - q * q), e * (q + q)
+            table[5, i], table[6, i] = e, e * u
+
+
+@inner
+def _project_rows(residual, rows, x0, m, f, t, sums):  # noqa: PLR0913
+    """Add what four rows contribute to the four inner products of a column.
+
+    Columns of pixels are summed first: ``f[n, k]`` is the Gaussian along y times the n-th power
+    of the distance w of row k. The factors along x (`t`) follow in the same loop, so that
+    nothing is stored in between.
+    """
+    r0, r1, r2, r3 = residual[rows[0]], residual[rows[1]], residual[rows[2]], residual[rows[3]]
+    a0, a1, a2, a3 = f[0, 0], f[0, 1], f[0, 2], f[0, 3]
+    b0, b1, b2, b3 = f[1, 0], f[1, 1], f[1, 2], f[1, 3]
+    c0, c1, c2, c3 = f[2, 0], f[2, 1], f[2, 2], f[2, 3]
+    d0, d1, d2, d3 = f[3, 0], f[3, 1], f[3, 2], f[3, 3]
+    e0, e1, e2, e3 = f[4, 0], f[4, 1], f[4, 2], f[4, 3]
+    pv, px, py, ps = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    for i in range(m):
+        p0, p1, p2, p3 = r0[x0 + i], r1[x0 + i], r2[x0 + i], r3[x0 + i]
+        a = a0 * p0 + a1 * p1 + a2 * p2 + a3 * p3
+        b = b0 * p0 + b1 * p1 + b2 * p2 + b3 * p3
+        c = c0 * p0 + c1 * p1 + c2 * p2 + c3 * p3
+        d = d0 * p0 + d1 * p1 + d2 * p2 + d3 * p3
+        e = e0 * p0 + e1 * p1 + e2 * p2 + e3 * p3
+        pv += t[0, i] * a - t[5, i] * c
+        px += t[1, i] * a - t[6, i] * c
+        py += t[2, i] * b - t[5, i] * d
+        ps += t[3, i] * a + t[4, i] * c - t[5, i] * e
+    sums[0] += pv
+    sums[1] += px
+    sums[2] += py
+    sums[3] += ps
+
+
+@compiled
+def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out):  # noqa: PLR0913
+    """Write <weighted derivative of column, residual> for V, x, y, s to `out` (n, 4)."""
+    ny, nx = residual.shape
+    ex, ey, table = np.empty(nx, np.float32), np.empty(ny, np.float32), np.empty((7, nx), np.float32)
+    powers, sums = np.empty((5, 4), np.float32), np.empty(4, np.float32)
+    for c in range(first[lo], first[hi]):
+        v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
+        for k in range(4):
+            sums[k] = np.float32(0)
+        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx)
+        m = np.uint64(x1 - x0)
+        if x1 > x0:
+            _line(ex, x0, x1, ax, x, s)
+            _line(ey, y0, y1, ay, y, s)
+            _tabulate(table, m, ex, x0, ax, x, s, order)
+        last = y1 - 1
+        for j in range(y0, y1, 4):
+            for k in range(4):
+                w = np.float32(((j + k) * ay - y) / s)
+                power = ey[j + k - y0] if j + k < y1 else np.float32(0)
+                for n in range(5):
+                    powers[n, k] = power
+                    power *= w
+            rows = (j, min(j + 1, last), min(j + 2, last), min(j + 3, last))
+            _project_rows(residual, rows, np.uint64(x0), m, powers, table, sums)
+        norm = 1.0 / (2.0 * math.pi * s * s)
+        if order == 1:
+            norm /= s * s
+        out[c, 0] = sums[0] * norm
+        out[c, 1] = sums[1] * norm * v / s
+        out[c, 2] = sums[2] * norm * v / s
+        out[c, 3] = sums[3] * norm * v / s
+
+
+@compiled
+def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out):  # noqa: PLR0913
+    """Write the mean weight of the pixels as V, x, y, s of each column and as a column see them.
+
+    `out` (n, 5): means weighted by the information that each pixel holds, and by the column itself.
+    Pixels beyond the border weigh nothing; `weight` (0, 0) stands for ones. With g the Gaussian
+    in units of its width and t = u^2 + w^2, the information is g^2 times ``1, u^2, w^2,
+    (t - 2)^2`` (order 0), or times ``t, (u^2 - 1)^2 + u^2 w^2, ..., t (t - 4)^2`` (order 1: squared
+    gradients of the same).
+    """
+    ny, nx = shape
+    ex, ey = np.empty(nx, np.float32), np.empty(ny, np.float32)
+    for c in range(first[lo], first[hi]):
+        x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
+        for k in range(5):
+            out[c, k] = 1.0
         r = reach * s
-        total, good, value = 0.0, 0.0, 0.0
-        for j in range(math.ceil(y[c] - r), math.floor(y[c] + r) + 1):
-            for i in range(math.ceil(x[c] - r), math.floor(x[c] + r) + 1):
-                w = math.exp(-0.5 * ((i - x[c]) ** 2 + (j - y[c]) ** 2) / (s * s))
-                total += w
-                if 0 <= j < ny and 0 <= i < nx and mask[j, i]:
-                    good += w
-                    value += w * image[j, i]
-        if good > 0:
-            mean[c] = value / good
-            lost[c] = 1.0 - good / total
-    return mean, lost
+        inside = x - r >= 0 and y - r >= 0 and x + r <= (nx - 1) * ax and y + r <= (ny - 1) * ay
+        if weight.size == 0 and inside:
+            continue
+        x0, x1, y0, y1 = _window(x, y, r, ax, ay, (0, ny), nx)
+        if x1 > x0:
+            _line(ex, x0, x1, ax, x, s)
+            _line(ey, y0, y1, ay, y, s)
+        pv, px, py, ps, pg = 0.0, 0.0, 0.0, 0.0, 0.0
+        for j in range(y0, y1):
+            w2, g = ((j * ay - y) / s) ** 2, 0.0
+            m0, m2, m4, m6 = 0.0, 0.0, 0.0, 0.0  # moments of g^2 along the row
+            for i in range(x0, x1):
+                u2 = ((i * ax - x) / s) ** 2
+                e = ex[i - x0]
+                if weight.size > 0:
+                    e *= weight[j, i]
+                g += e
+                e *= ex[i - x0]
+                m0 += e
+                m2 += e * u2
+                m4 += e * u2 * u2
+                m6 += e * u2 * u2 * u2
+            pg += ey[j - y0] * g
+            e = ey[j - y0] * ey[j - y0]
+            if order == 0:
+                pv += e * m0
+                px += e * m2 * 2.0
+                py += e * m0 * w2 * 2.0
+                ps += e * (m4 + (2.0 * w2 - 4.0) * m2 + (w2 - 2.0) ** 2 * m0) / 2.0
+            else:
+                pv += e * (m2 + w2 * m0)
+                px += e * (m4 + (w2 - 2.0) * m2 + m0)
+                py += e * ((w2 - 1.0) ** 2 * m0 + w2 * m2)
+                ps += e * (
+                    m6
+                    + (3.0 * w2 - 8.0) * m4
+                    + (3.0 * w2 * w2 - 16.0 * w2 + 16.0) * m2
+                    + w2 * (w2 - 4.0) ** 2 * m0
+                ) / 6.0
+        # over the whole plane each of these sums is pi s^2
+        norm = 1.0 / (math.pi * s * s)
+        out[c, 0], out[c, 1], out[c, 2], out[c, 3] = pv * norm, px * norm, py * norm, ps * norm
+        out[c, 4] = 0.5 * pg * norm

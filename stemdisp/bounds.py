@@ -19,7 +19,7 @@ from scipy import linalg, sparse
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from stemdisp._joint import Neighbours
+from stemdisp._system import Neighbours
 from stemdisp.tables import check_columns
 
 REACH = 5.0  # in widths; beyond lies 4e-6 of a column's intensity
@@ -36,7 +36,7 @@ Noise = Literal["white", "idpc", "poisson"]
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """The columns in pixels, on a grid of `shape` pixels."""
+    """The columns on a grid of `shape` pixels, `step` apart, in lengths of a square pixel."""
 
     x: np.ndarray
     y: np.ndarray
@@ -44,6 +44,7 @@ class _Scene:
     sigma: np.ndarray
     background: float
     shape: tuple[int, int]
+    step: tuple[float, float]
 
 
 def column_bounds(
@@ -108,7 +109,8 @@ def column_bounds(
     else:
         matrix = _gaussian_information(scene, int(noise == "idpc")) / level
     variance = _bound_variance(scene, matrix, columns["species"], widths, float(np.sqrt(sx * sy)))
-    error = np.sqrt(variance) * np.array([sx * sy, sx, sy])
+    scale = np.sqrt(sx * sy)
+    error = np.sqrt(variance) * np.array([sx * sy, scale, scale])
     names = ("intensity_err", "x_err_A", "y_err_A")
     out = columns[["species"]].assign(**dict(zip(names, error.T, strict=True)))
     out.attrs = {}
@@ -202,29 +204,30 @@ def _scene(
 ) -> _Scene:
     """Turn the table into pixels; without a shape move it into a grid that just holds it."""
     x, y = (columns[name].to_numpy(dtype=np.float64) for name in ("x_px", "y_px"))
-    area = size[0] * size[1]
-    sigma = columns["sigma_A"].to_numpy(dtype=np.float64) / np.sqrt(area)
-    volume = columns["intensity"].to_numpy(dtype=np.float64) / area
+    scale = np.sqrt(size[0] * size[1])
+    ax, ay = (float(s / scale) for s in size)
+    sigma = columns["sigma_A"].to_numpy(dtype=np.float64) / scale
+    volume = columns["intensity"].to_numpy(dtype=np.float64) / scale**2
     if not (np.isfinite(background) and background >= 0):
         raise ValueError(f"background = {background!r} must be finite and not negative")
     if shape is None:
-        reach = int(np.ceil(REACH * sigma.max()))
-        x, y = x - np.floor(x.min()) + reach, y - np.floor(y.min()) + reach
-        shape = (int(np.ceil(y.max())) + reach + 1, int(np.ceil(x.max())) + reach + 1)
-    return _Scene(x, y, volume, sigma, float(background), (int(shape[0]), int(shape[1])))
+        reach_x, reach_y = (int(np.ceil(REACH * sigma.max() / a)) for a in (ax, ay))
+        x, y = x - np.floor(x.min()) + reach_x, y - np.floor(y.min()) + reach_y
+        shape = (int(np.ceil(y.max())) + reach_y + 1, int(np.ceil(x.max())) + reach_x + 1)
+    shape = (int(shape[0]), int(shape[1]))
+    return _Scene(x * ax, y * ay, volume, sigma, float(background), shape, (ax, ay))
 
 
 def _gaussian_information(scene: _Scene, order: int) -> sparse.csr_array:
     """Information of V, x, y, s of every column and the background, for noise of level 1."""
-    from stemdisp._kernels import pair_information
+    from stemdisp._pairs import pair_information
 
     n = len(scene.x)
     radius = PAIR_REACH * np.sqrt(2) * scene.sigma.max()
-    near = Neighbours.within(scene.x, scene.y, radius)
-    alike = np.ones((2, 1, 1))  # every pixel counts alike
-    blocks = pair_information(
-        near.indptr, near.indices, scene.x, scene.y, scene.volume, scene.sigma, alike, order
-    )
+    near = Neighbours.within(np.column_stack([scene.x, scene.y]), radius)
+    values = np.column_stack([scene.volume, scene.x, scene.y, scene.sigma])
+    # every pixel counts alike
+    blocks = pair_information(near.indptr, near.indices, values, np.ones((n, 4)), order)
     columns = sparse.bsr_array((blocks, near.indices, near.indptr), shape=(4 * n, 4 * n))
     # The constant overlaps with the intensity of a column only; it has no gradient.
     border = np.tile([1.0 - order, 0.0, 0.0, 0.0], n)
@@ -262,13 +265,13 @@ def _derivatives(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Columns that reach a tile, and the slopes (4 k, pixels) of the image by V, x, y, s."""
     (top, left), (height, width) = corner, shape
-    reach = REACH * scene.sigma
-    near = (scene.x > left - reach) & (scene.x < left + width - 1 + reach)
-    near &= (scene.y > top - reach) & (scene.y < top + height - 1 + reach)
+    reach, (ax, ay) = REACH * scene.sigma, scene.step
+    near = (scene.x > left * ax - reach) & (scene.x < (left + width - 1) * ax + reach)
+    near &= (scene.y > top * ay - reach) & (scene.y < (top + height - 1) * ay + reach)
     which = np.flatnonzero(near)
     s = scene.sigma[which, None]
-    dx = left + np.arange(width) - scene.x[which, None]
-    dy = top + np.arange(height) - scene.y[which, None]
+    dx = (left + np.arange(width)) * ax - scene.x[which, None]
+    dy = (top + np.arange(height)) * ay - scene.y[which, None]
     column = np.exp(-0.5 * (dx / s) ** 2)[:, None, :] * np.exp(-0.5 * (dy / s) ** 2)[:, :, None]
     column /= 2 * np.pi * s[:, :, None] ** 2
     body = scene.volume[which, None, None] * column / s[:, :, None] ** 2

@@ -11,7 +11,7 @@ from scipy import ndimage
 from stemdisp.crystal import Projection
 from stemdisp.interface import Interface, expected_sites
 from stemdisp.lattice import Lattice
-from stemdisp.refine import NUISANCE
+from stemdisp._start import NUISANCE
 from stemdisp.tables import Quality
 
 if TYPE_CHECKING:

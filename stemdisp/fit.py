@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage, sparse
 
 from stemdisp import _joint
-from stemdisp._joint import Neighbours, Problem, State
-from stemdisp.noise import NoiseLevel, misfit_ratio
+from stemdisp._background import block_sums
+from stemdisp._joint import Problem, Seen, State
+from stemdisp._pairs import covariance_rows, window_covariance
+from stemdisp._system import Neighbours, System
+from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio
 from stemdisp.tables import Quality
+
+if TYPE_CHECKING:
+    from stemdisp._start import Scaled
 
 WIDTH_BOUNDS_A = (0.22, 0.95)
 NEIGHBOURHOOD_A = 3.6
 DETECTION = 3.0  # standard errors of intensity
 EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut by it
 MASKED_SHARE = 0.1
-PAIRS_AT_ONCE = 20_000
+BLOCK = 0.9  # widths: blocks over which the residual is averaged before its power is taken
+TINY = 1e-30
 # Displacements at interfaces reach 0.6 A; neighbours are 1.4 A apart.
 MOVED_A = 0.9
 MISFIT = 6.0  # residual power under a column over that of the image
@@ -65,164 +73,224 @@ class Fit:
         return np.asarray((weights @ self.covariance).multiply(weights).sum(axis=1)).ravel()
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Noise at the end of a fit: its level, the residual's power, the (weighted) residual."""
+
+    level: NoiseLevel
+    powers: Periodograms
+    residual: np.ndarray
+
+
 def covariance_matrix(
-    problem: Problem, state: State, level: float, radius: float
+    problem: Problem, state: State, level: float, radius: float, units: np.ndarray
 ) -> sparse.csr_array:
-    """Covariance (3 n, 3 n) of volume, x, y in px between columns within `radius` px.
+    """Covariance (3 n, 3 n) of intensity, x and y, in the table's order.
 
     Inverse of the local information matrix, plus what the shared parameters (widths; for white
     noise also the background) add.
+
+    Parameters
+    ----------
+    problem, state : Problem, State
+        The fit.
+    level : float
+        Of the noise.
+    radius : float
+        Columns closer than this get their covariance filled.
+    units : ndarray, shape (3,)
+        What a unit of V, x and y is worth.
     """
-    from stemdisp._kernels import window_covariance
+    n, place = len(state.columns), problem.strips.order
+    near = problem.near.closer(state.columns, radius)
+    blocks = np.empty((len(near.indices), 3, 3))
+    wide, held = _joint.see(problem, state), _joint.held_widths(problem, state)
+    seen = Seen.by(problem, state, wide)
+    system = _joint.assemble(problem, state, wide, held, seen, damped=False)
+    share, pairs = problem.crew.share, (near.indptr, near.indices)
+    n_own = 4 if problem.own_widths else 3
+    share(
+        window_covariance, n, *pairs, wide.indptr, wide.indices, system.blocks, n_own, blocks
+    )  # fmt: skip
+    shared = _shared_response(problem, system, near, blocks)
+    count = np.diff(near.indptr)
+    # entries of a column's three rows follow one another; columns in the table's order
+    rows = np.zeros(n + 1, np.int64)
+    rows[1:][place] = 9 * count
+    ends = np.cumsum(rows)
+    data, cols = np.empty(ends[-1]), np.empty(ends[-1], np.int32)
+    share(
+        covariance_rows, n, *pairs, blocks, shared, np.sqrt(level) * units, place, ends[place],
+        data, cols,
+    )  # fmt: skip
+    each = np.repeat(rows[1:] // 3, 3)
+    indptr = np.concatenate([[0], np.cumsum(each)]).astype(np.int32)
+    return sparse.csr_array((data, cols, indptr), shape=(3 * n, 3 * n))
 
-    n = len(state.x)
-    neighbours = Neighbours.within(state.x, state.y, radius)
-    width = float(np.median(state.sigma))
-    problem = replace(problem, fields=_joint.information_fields(problem, width))
-    blocks = window_covariance(
-        neighbours.indptr,
-        neighbours.indices,
-        state.x,
-        state.y,
-        state.volume,
-        state.sigma,
-        problem.fields,
-        problem.prior,
-        problem.order,
-    )
-    rows = np.repeat(np.arange(n), np.diff(neighbours.indptr))
-    spread = _joint.PAIR_REACH * np.sqrt(2) * state.widths.max()
-    wide = Neighbours.within(state.x, state.y, spread)
-    system = _joint.assemble(problem, state, wide)
-    blocks = blocks + _shared_covariance(system, blocks, rows, neighbours, problem.frozen)
-    matrix = sparse.bsr_array(
-        (blocks * level, neighbours.indices, neighbours.indptr), shape=(3 * n, 3 * n)
-    ).tocsr()
-    return ((matrix + matrix.T) * 0.5).tocsr()
 
-
-def _shared_covariance(
-    system: _joint.System,
-    blocks: np.ndarray,
-    rows: np.ndarray,
-    neighbours: Neighbours,
-    frozen: np.ndarray,
+def _shared_response(
+    problem: Problem, system: System, near: Neighbours, blocks: np.ndarray
 ) -> np.ndarray:
-    """Blocks (n_pairs, 3, 3) that the uncertainty of the shared parameters adds (Schur)."""
-    n = len(neighbours.indptr) - 1
-    local = sparse.bsr_array(
-        (blocks, neighbours.indices, neighbours.indptr), shape=(3 * n, 3 * n)
-    ).tocsr()
-    border = np.where(np.repeat(frozen, 3)[:, None], 0.0, system.border)
-    response = local @ border
-    value, vector = np.linalg.eigh(system.corner - border.T @ response)
+    """What the uncertainty of the shared parameters adds: ``out[a] @ out[b].T``; (n, 3, m).
+
+    Schur complement of the shared parameters. The background varies so slowly that it is one
+    and the same under a column and its neighbours: it adds one local parameter to the widths.
+    """
+    n, n_widths = len(near.indptr) - 1, system.border.shape[2]
+    local = 0 if system.surface is None else 1
+    border = np.zeros((n, 3, n_widths + local))
+    border[:, :, :n_widths] = system.border[:, :3]
+    under = np.zeros(n)
+    if local:
+        under = np.asarray(system.surface.sum(axis=1)).ravel()
+        border[:, 0, -1] = under
+    border[problem.frozen] = 0.0
+    if border.shape[2] == 0:
+        return border
+    windows = sparse.bsr_array((blocks, near.indices, near.indptr), shape=(3 * n, 3 * n))
+    response = (windows @ border.reshape(3 * n, -1)).reshape(border.shape)
+    if not local:
+        left = system.corner - np.einsum("nkw,nkv->wv", border, response)
+        return response @ _root_of_inverse(left)
+    basis = sparse.diags_array(1.0 / np.maximum(under, 1e-12)) @ system.surface
+    left = system.corner.copy()
+    left[:n_widths, :n_widths] -= np.einsum(
+        "nkw,nkv->wv", border[..., :n_widths], response[..., :n_widths]
+    )
+    cross = basis.T @ np.einsum("n,nw->nw", border[:, 0, -1], response[:, 0, :n_widths])
+    left[n_widths:, :n_widths] -= cross
+    left[:n_widths, n_widths:] -= cross.T
+    own = sparse.diags_array(border[:, 0, -1] * response[:, 0, -1]) @ basis
+    left[n_widths:, n_widths:] -= (basis.T @ own).toarray()
+    root = _root_of_inverse(left)
+    # the shared parameters as this column sees them: widths and the background beneath it
+    seen = np.empty((n, n_widths + 1, root.shape[1]))
+    seen[:, :n_widths] = root[:n_widths]
+    seen[:, n_widths] = basis @ root[n_widths:]
+    return response @ np.linalg.cholesky(seen @ seen.transpose(0, 2, 1) + TINY)
+
+
+def _root_of_inverse(matrix: np.ndarray) -> np.ndarray:
+    """Matrix r with ``r @ r.T`` the inverse; combinations that nothing determines stay out."""
+    value, vector = np.linalg.eigh(matrix)
     # neighbourhoods end; a combination that they over-determine by that is left alone
-    value = np.where(value > 1e-6 * value.max(), value, np.inf)
-    shared = (((response @ vector) / value) @ vector.T).reshape(n, 3, -1)
-    response = response.reshape(n, 3, -1)
-    out = np.empty_like(blocks)
-    for start in range(0, len(rows), PAIRS_AT_ONCE):
-        part = slice(start, start + PAIRS_AT_ONCE)
-        out[part] = np.matmul(
-            shared[rows[part]], response[neighbours.indices[part]].transpose(0, 2, 1)
-        )
-    return out
+    kept = value > 1e-6 * value.max()
+    return vector[:, kept] / np.sqrt(value[kept])
 
 
 def collect(
     columns: pd.DataFrame,
     problem: Problem,
     state: State,
-    level: NoiseLevel,
+    measured: Measured,
     species: tuple[str, ...],
-    size: tuple[float, float],
-    unit: float,
+    scaled: Scaled,
 ) -> pd.DataFrame:
     """Turn pixels and scaled signal into the table's units, and set the quality bits."""
-    sx, sy = size
-    area = sx * sy
+    scale, (ax, ay), level = scaled.scale, scaled.step, measured.level
     n = len(columns)
-    covariance = covariance_matrix(problem, state, level.level, NEIGHBOURHOOD_A / np.sqrt(area))
-    units = sparse.diags_array(np.tile([unit * area, sx, sy], n))
-    covariance = (units @ covariance @ units).tocsr()
+    units = np.array([scaled.unit * scale**2, scale, scale])
+    radius = NEIGHBOURHOOD_A / scale
+    covariance = covariance_matrix(problem, state, level.level, radius, units)
     error = np.sqrt(np.maximum(covariance.diagonal(), 0.0)).reshape(n, 3)
-    residual = np.where(problem.mask, problem.image - _joint.model_image(problem, state), 0.0)
-    intensity = state.volume * unit * area
-    significance = intensity / error[:, 0]
-    # Poisson: scaled so that every pixel has the noise of one of weight 1.
-    even = residual if problem.pixel_weight is None else residual * np.sqrt(problem.pixel_weight)
-    chi2 = _column_chi2(even, problem.mask, state, level)
-    quality = _quality(problem, state, significance, chi2, np.sqrt(area))
+    place = problem.strips.order
+    residual, even = _residuals(problem, measured.residual)
+    share = _joint.seen_weight(problem, state, scaled.usable)[:, 4]
+    chi2 = _column_chi2(problem, state, even, share)
+    significance = state.volume * units[0] / error[place, 0]
+    bits = _quality(problem, state, significance, chi2, 1.0 - share, scale)
+    quality = _in_order(place, bits)
     if "quality" in columns:
         quality |= columns["quality"].to_numpy(dtype=np.int64)
     # A value that was still moving is not a measurement.
     known = np.where(quality & int(Quality.NOT_CONVERGED), np.nan, 1.0)
+    intensity, x, y, sigma = _in_order(place, state.columns * [units[0], scale, scale, scale]).T
     out = columns.assign(
-        x_px=state.x * known,
-        y_px=state.y * known,
-        x_A=state.x * sx * known,
-        y_A=state.y * sy * known,
+        x_px=x / (ax * scale) * known,
+        y_px=y / (ay * scale) * known,
+        x_A=x * known,
+        y_A=y * known,
         x_err_A=error[:, 1] * known,
         y_err_A=error[:, 2] * known,
         intensity=intensity * known,
         intensity_err=error[:, 0] * known,
-        sigma_A=state.sigma * np.sqrt(area),
-        significance=significance,
-        chi2=chi2,
+        sigma_A=sigma,
+        significance=_in_order(place, significance),
+        chi2=_in_order(place, chi2),
         quality=quality,
     )
-    free = 3.0 * n / max(np.count_nonzero(problem.mask), 1)
+    width, free = float(np.median(state.sigma)), (4 if problem.own_widths else 3) * n
+    residual *= np.float32(scaled.unit)
     out.attrs["fit"] = Fit(
         covariance=covariance,
-        residual=residual * unit,
+        residual=residual,
         mask=problem.mask,
-        noise=replace(level, level=level.level * unit**2),
+        noise=replace(level, level=level.level * scaled.unit**2),
         misfit=misfit_ratio(
-            even, problem.mask, level, sigma_px=float(np.median(state.sigma)), n_free=free
+            measured.powers, level, sigma_px=width, n_free=free / np.count_nonzero(problem.mask)
         ),
-        sigma_A={s: float(w * np.sqrt(area)) for s, w in zip(species, state.widths, strict=True)},
+        sigma_A={s: float(np.median(sigma[columns["species"] == s])) for s in species},
         iterations=state.iterations,
     )
     return out
 
 
+def _in_order(place: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Give values in the order of the table."""
+    out = np.empty_like(values)
+    out[place] = values
+    return out
+
+
+def _residuals(problem: Problem, weighted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return image minus model, and the same with the noise of a pixel of weight 1 everywhere."""
+    if not problem.pixel_weights:
+        return weighted, weighted
+    root = np.sqrt(problem.weight)
+    even = np.divide(weighted, root, out=np.zeros_like(weighted), where=root > 0)
+    return np.divide(even, root, out=np.zeros_like(even), where=root > 0), even
+
+
 def _column_chi2(
-    residual: np.ndarray, mask: np.ndarray, state: State, level: NoiseLevel
+    problem: Problem, state: State, residual: np.ndarray, share: np.ndarray
 ) -> np.ndarray:
     """Residual power under each column relative to the image's typical value, whitened.
 
-    For iDPC the gradient of the residual is taken first; a mild smoothing keeps to the band in
-    which columns live.
+    For iDPC the gradient of the residual is taken. Means over blocks a little smaller than a
+    column keep to the band in which columns live.
     """
-    from stemdisp._kernels import local_mean
-
-    smooth = ndimage.gaussian_filter(residual, 0.4 * float(np.median(state.sigma)))
-    if level.kind == "idpc":
-        gy, gx = np.gradient(smooth)
+    width = float(np.median(state.sigma))
+    block = max(1, round(BLOCK * width / max(problem.step)))
+    coarse = block_sums(residual, block)
+    used = block_sums(problem.mask, block) > 0.5 * block**2
+    power = coarse**2
+    if problem.order == 1 and min(coarse.shape) > 1:
+        gy, gx = np.gradient(coarse)
         power = gx**2 + gy**2
-    else:
-        power = smooth**2
-    typical = np.median(power[mask])
-    mean, _ = local_mean(power, mask, state.x, state.y, state.sigma, 3.0)
-    return (
-        mean / max(typical, np.finfo(float).tiny) * (np.log(2.0) if level.kind == "idpc" else 0.455)
-    )
+    typical = float(np.median(power[used])) if used.any() else 0.0
+    under = ndimage.gaussian_filter(power, width / block, mode="constant", truncate=3.0)
+    at = (state.xy / problem.step + 0.5) / block - 0.5
+    mean = ndimage.map_coordinates(under, at[:, ::-1].T, order=1, mode="nearest")
+    # median over mean of the power of two components (iDPC), of one
+    expected = np.log(2.0) if problem.order == 1 else 0.455
+    return mean / np.maximum(share, 0.05) / max(typical, np.finfo(float).tiny) * expected
 
 
 def _quality(
-    problem: Problem, state: State, significance: np.ndarray, chi2: np.ndarray, scale: float
+    problem: Problem,
+    state: State,
+    significance: np.ndarray,
+    chi2: np.ndarray,
+    lost: np.ndarray,
+    scale: float,
 ) -> np.ndarray:
     """Set the bits that the fit itself can tell; `scale` is angstrom per px."""
-    from stemdisp._kernels import local_mean
-
-    ny, nx = problem.image.shape
-    reach = EDGE_WIDTHS * state.sigma
-    edge = (state.x < reach) | (state.x > nx - 1 - reach)
-    edge |= (state.y < reach) | (state.y > ny - 1 - reach)
-    _, lost = local_mean(problem.image, problem.mask, state.x, state.y, state.sigma, 3.0)
+    reach = EDGE_WIDTHS * state.sigma[:, None]
+    last = (np.array(problem.image.shape)[::-1] - 1) * problem.step
+    edge = ((state.xy < reach) | (state.xy > last - reach)).any(axis=1)
     low, high = WIDTH_BOUNDS_A
     width = state.sigma * scale
-    away = np.hypot(state.x - problem.start[:, 0], state.y - problem.start[:, 1]) * scale
+    away = np.hypot(*(state.xy - problem.start).T) * scale
     seen = significance >= DETECTION
     bits = {
         Quality.EDGE: edge,
@@ -233,7 +301,7 @@ def _quality(
         Quality.MOVED: seen & (away > np.minimum(MOVED_A, 0.97 * problem.leash * scale)),
         Quality.NOT_CONVERGED: seen & ~state.converged,
     }
-    quality = np.zeros(len(state.x), dtype=np.int64)
+    quality = np.zeros(len(lost), dtype=np.int64)
     for bit, where in bits.items():
         quality[where] |= int(bit)
     return quality

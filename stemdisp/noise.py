@@ -8,6 +8,7 @@ frequency; frequencies are in 1/px. The level ``c`` is defined by ``P = c`` for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import fft, ndimage
@@ -17,6 +18,7 @@ from scipy import fft, ndimage
 # noise that no fit has removed.
 COLUMN_BAND = (0.7, 2.0)
 NOISE_BAND = (2.2, 3.6)
+TILE, MOST_TILES = 512, 8
 # Median of an exponential distribution over its mean: |F|^2 of noise is exponential.
 _MEDIAN = np.log(2.0)
 
@@ -43,10 +45,138 @@ class NoiseLevel:
     source: str
 
 
+@dataclass(frozen=True, eq=False)
+class Periodograms:
+    """Power of one or more tiles of an image; ``power`` is (n_tiles, ny, nx // 2 + 1)."""
+
+    power: np.ndarray
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Where the noise of an image is measured: the whole of it, or some tiles of a large one.
+
+    A level from eight tiles of 512 x 512 px is good to 2 %, however large the image.
+    """
+
+    corners: list[tuple[int, int]]
+    shape: tuple[int, int]
+    tapers: list[np.ndarray]
+
+    @classmethod
+    def choose(cls, shape: tuple[int, int], mask: np.ndarray | None = None) -> Tiles:
+        """Spread tiles over the image, where most of their pixels can be used.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Of the image.
+        mask : ndarray of bool, shape (ny, nx), optional
+            Pixels to use.
+
+        Raises
+        ------
+        ValueError
+            No pixel is left.
+        """
+        if min(shape) < 1.5 * TILE:
+            corners, size = [(0, 0)], (shape[0], shape[1])
+        else:
+            size = (TILE, TILE)
+            starts = [np.linspace(0, n - TILE, n // TILE).astype(int) for n in shape]
+            corners = [(int(y), int(x)) for y in starts[0] for x in starts[1]]
+            if mask is not None:
+                used = [np.mean(mask[y : y + TILE, x : x + TILE]) for y, x in corners]
+                fair = [c for c, share in zip(corners, used, strict=True) if share > 0.7]
+                corners = fair or [corners[int(np.argmax(used))]]
+            pick = np.linspace(0, len(corners) - 1, min(len(corners), MOST_TILES)).astype(int)
+            corners = [corners[k] for k in pick]
+        parts = [None if mask is None else mask[_tile(c, size)] for c in corners]
+        tapers = [_taper(size, part) for part in parts]
+        if not any(taper.any() for taper in tapers):
+            raise ValueError("mask leaves no pixel from which to measure the noise")
+        return cls(corners, size, tapers)
+
+    def periodograms(
+        self, image: np.ndarray, weight: np.ndarray | None = None, most: int = MOST_TILES
+    ) -> Periodograms:
+        """Measure the power of `image` in up to `most` tiles.
+
+        Parameters
+        ----------
+        image : ndarray, shape (ny, nx)
+            Residual or difference image, 0 where masked.
+        weight : ndarray, shape (ny, nx), optional
+            Statistical weights by which `image` was multiplied; the noise is then that of a
+            pixel of weight 1.
+        most : int
+            Number of tiles.
+
+        Returns
+        -------
+        Periodograms
+        """
+        powers = []
+        for corner, taper in list(zip(self.corners, self.tapers, strict=True))[:most]:
+            total = np.sum(taper)
+            if total == 0:
+                continue
+            part = image[_tile(corner, self.shape)]
+            if weight is not None:
+                part = part / np.sqrt(np.maximum(weight[_tile(corner, self.shape)], 1e-12))
+            part = (part - np.sum(part * taper) / total) * taper
+            powers.append(np.abs(fft.rfft2(part)) ** 2 / np.sum(taper**2))
+        return Periodograms(np.stack(powers), self.shape)
+
+
+def _tile(corner: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
+    return slice(corner[0], corner[0] + shape[0]), slice(corner[1], corner[1] + shape[1])
+
+
+@lru_cache(maxsize=4)
+def _rings(shape: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray]:
+    """Width of the rings, modes sorted by ring, and where each ring begins."""
+    f = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :])
+    width = max(1.0 / min(shape) * 2, 0.004)
+    ring = (f / width).astype(np.int64).ravel()
+    order = np.argsort(ring, kind="stable")
+    return width, order, np.searchsorted(ring[order], np.arange(int(0.5 / width) + 1))
+
+
+def ring_medians(
+    periodograms: Periodograms, highest: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ring-averaged power spectrum, robust against lattice peaks.
+
+    Parameters
+    ----------
+    periodograms : Periodograms
+        Power of the tiles of an image.
+    highest : float
+        Frequency (1/px) up to which the spectrum is wanted.
+
+    Returns
+    -------
+    freq, power : ndarray
+        Ring centres in 1/px and the noise power (median of each ring over ln 2, because the
+        power of noise is exponentially distributed).
+    """
+    width, order, bounds = _rings(periodograms.shape)
+    flat = periodograms.power.reshape(len(periodograms.power), -1)
+    centres, values = [], []
+    for k in range(1, min(len(bounds) - 1, int(highest / width) + 1)):
+        part = flat[:, order[bounds[k] : bounds[k + 1]]]
+        if part.shape[1] >= 8:
+            centres.append((k + 0.5) * width)
+            values.append(np.median(part) / _MEDIAN)
+    return np.array(centres), np.array(values)
+
+
 def ring_spectrum(
     image: np.ndarray, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ring-averaged power spectrum, robust against lattice peaks.
+    """Ring-averaged power spectrum of an image, robust against lattice peaks.
 
     Parameters
     ----------
@@ -58,45 +188,36 @@ def ring_spectrum(
     Returns
     -------
     freq, power : ndarray
-        Ring centres in 1/px and the noise power (median of each ring over ln 2, because the
-        power of noise is exponentially distributed).
+        As `ring_medians` gives them.
+
+    Raises
+    ------
+    ValueError
+        No pixel is left.
     """
-    taper = _taper(image.shape, mask)
-    weight = np.sum(taper**2)
-    if weight == 0:
-        raise ValueError("mask leaves no pixel from which to measure the noise")
-    good = image if mask is None else np.where(mask, image, 0.0)
-    good = good - np.sum(good * taper) / np.sum(taper)
-    power = np.abs(fft.rfft2(good * taper)) ** 2 / weight
-    f = np.hypot(fft.fftfreq(image.shape[0])[:, None], fft.rfftfreq(image.shape[1])[None, :])
-    width = max(1.0 / min(image.shape) * 2, 0.004)
-    ring = (f / width).astype(np.int64).ravel()
-    n = int(0.5 / width)
-    order = np.argsort(ring, kind="stable")
-    bounds = np.searchsorted(ring[order], np.arange(n + 1))
-    sorted_power = power.ravel()[order]
-    centres, values = [], []
-    for k in range(1, n):
-        part = sorted_power[bounds[k] : bounds[k + 1]]
-        if len(part) >= 8:
-            centres.append((k + 0.5) * width)
-            values.append(np.median(part) / _MEDIAN)
-    return np.array(centres), np.array(values)
+    tiles = Tiles.choose((image.shape[0], image.shape[1]), mask)
+    clean = image if mask is None else np.where(mask, image, 0.0)
+    return ring_medians(tiles.periodograms(clean))
 
 
 def _taper(shape: tuple[int, int], mask: np.ndarray | None) -> np.ndarray:
     """Smooth window that falls to zero at the borders of the image and of the mask."""
     ramp = max(4, int(0.08 * min(shape)))
     if mask is None or mask.all():
-        lines = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape]
-        distance = np.minimum(*np.meshgrid(*lines, indexing="ij"))
-        return 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))
+        return _open_taper(shape, ramp)
     # Small holes (dead pixels) need no wide margin, large areas (the film) do.
     inside = ndimage.binary_closing(mask, iterations=2)
     inside[0, :] = inside[-1, :] = inside[:, 0] = inside[:, -1] = False
     distance = ndimage.distance_transform_edt(inside)
     taper = 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))
-    return np.where(mask, taper, 0.0)
+    return np.where(mask, taper, 0.0).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _open_taper(shape: tuple[int, int], ramp: int) -> np.ndarray:
+    lines = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape]
+    distance = np.minimum(lines[0][:, None], lines[1][None, :])
+    return (0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))).astype(np.float32)
 
 
 def measure_noise(
@@ -112,7 +233,7 @@ def measure_noise(
     Parameters
     ----------
     freq, power : ndarray
-        From `ring_spectrum`.
+        From `ring_medians`.
     sigma_px : float
         Typical column width.
     kind : {"auto", "idpc", "white", "poisson"}
@@ -140,15 +261,22 @@ def measure_noise(
     return NoiseLevel(kind, max(level, floor), slope, source)
 
 
+def noise_band(sigma_px: float) -> float:
+    """Highest frequency (1/px) that `measure_noise` reads for columns of this width."""
+    high = NOISE_BAND[1] / (2 * np.pi * sigma_px)
+    # With coarse pixels it reads what there is.
+    return 0.5 if high > 0.42 else high + 0.01
+
+
 def misfit_ratio(
-    residual: np.ndarray, mask: np.ndarray, noise: NoiseLevel, *, sigma_px: float, n_free: float
+    periodograms: Periodograms, noise: NoiseLevel, *, sigma_px: float, n_free: float
 ) -> float:
     """Mean residual power in the columns' band over what the noise leaves there.
 
     Parameters
     ----------
-    residual, mask : ndarray, shape (ny, nx)
-        Image minus model, and the pixels to use.
+    periodograms : Periodograms
+        Of image minus model.
     noise : NoiseLevel
         The noise in use.
     sigma_px : float
@@ -161,17 +289,11 @@ def misfit_ratio(
     float
         1 when model and noise explain the image; above 1 for misfit.
     """
-    taper = _taper(residual.shape, mask)
-    clean = np.where(mask, residual, 0.0)
-    clean = clean - np.sum(clean * taper) / np.sum(taper)
-    power = np.abs(fft.fft2(clean * taper)) ** 2 / np.sum(taper**2)
-    k = (
-        2
-        * np.pi
-        * np.hypot(fft.fftfreq(residual.shape[0])[:, None], fft.fftfreq(residual.shape[1])[None, :])
-    )
+    ny, nx = periodograms.shape
+    k = 2 * np.pi * np.hypot(fft.fftfreq(ny)[:, None], fft.rfftfreq(nx)[None, :])
     band = (k * sigma_px > 0.3) & (k * sigma_px < NOISE_BAND[0])
     expected = noise.level / k[band] ** 2 if noise.kind == "idpc" else noise.level
-    modes_per_pixel = np.count_nonzero(band) / band.size
+    # Modes of the half plane stand for two, but for those with kx = 0.
+    modes_per_pixel = (2 * np.count_nonzero(band) - np.count_nonzero(band[:, 0])) / (ny * nx)
     left = max(1.0 - n_free / modes_per_pixel, 0.05)
-    return float(np.mean(power[band] / expected) / left)
+    return float(np.mean(periodograms.power[:, band] / expected) / left)

@@ -34,7 +34,8 @@ from stemdisp.lattice import Lattice, find_lattice
 from stemdisp.load import classify, load, signal_pixel_size_A
 from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes
-from stemdisp.refine import NUISANCE, refine_columns
+from stemdisp._start import NUISANCE
+from stemdisp.refine import refine_columns
 from stemdisp.register import Registration, align_stack
 from stemdisp.result import Result
 from stemdisp.sublattice import measure_displacements

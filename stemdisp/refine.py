@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from stemdisp import _joint
-from stemdisp._background import Background
+from stemdisp._coarse import back, block_size, coarsen
 from stemdisp._joint import Problem, State
-from stemdisp.fit import MOVED_A, WIDTH_BOUNDS_A, collect
-from stemdisp.noise import NoiseLevel, measure_noise, ring_spectrum
+from stemdisp._start import Scaled, begin, resume, scale_image
+from stemdisp._threads import Crew
+from stemdisp.fit import MOVED_A, WIDTH_BOUNDS_A, Measured, collect
+from stemdisp.noise import (
+    MOST_TILES,
+    NoiseLevel,
+    Periodograms,
+    Tiles,
+    measure_noise,
+    noise_band,
+    ring_medians,
+)
 from stemdisp.tables import check_columns
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
-# Starting widths; the fit frees them. iDPC of perovskites at 25 mrad gives 0.38-0.50 A.
-START_SIGMA_A = 0.42
 FAINT_PRIOR_A = 0.02
 # A position is tied to its start by this much: invisible for a column that is seen (its own
 # error is 100 times smaller), decisive for one that is not there.
 POSITION_PRIOR_A = 0.5
 SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
-# A displaced column may end in the direction of a neighbour 2 A away, so not less than this.
-LEASH_SHARE, LEASH_A = 0.45, (0.4, 1.2)
 OUTSIDE = 0.3  # share of a column beyond the usable pixels above which its kind is assumed
-BACKGROUND_KNOTS_A = 20.0
-NUISANCE = "film"  # species of blobs that are modelled but not measured
+SETTLED = 0.02  # widths of the column: by less a draught of the positions need not move
+SAME_LEVEL = 0.1  # change of the noise level that calls for no further steps
 
 
 def refine_columns(
@@ -42,6 +46,7 @@ def refine_columns(
     noise: Literal["auto", "idpc", "white", "poisson"] = "auto",
     mask: np.ndarray | None = None,
     noise_psd: tuple[np.ndarray, np.ndarray] | None = None,
+    widths: Literal["species", "site", "column"] = "species",
     max_iterations: int = 40,
 ) -> pd.DataFrame:
     """Fit all columns of an image together.
@@ -92,27 +97,33 @@ def refine_columns(
     if not np.isfinite(columns[["x_px", "y_px"]].to_numpy(dtype=np.float64)).all():
         raise ValueError("columns has x_px or y_px that are not finite; drop those rows first")
     good = _usable_pixels(data, mask)
-    scale = float(np.sqrt(size[0] * size[1]))
+    if widths not in ("species", "site", "column"):
+        raise ValueError(f"widths = {widths!r} is not one of: species, site, column")
     species = tuple(dict.fromkeys(columns["species"]))
-    unit = float(np.std(data[good])) or 1.0
-    scaled = np.where(good, (data - np.mean(data[good])) / unit, 0.0)
-    problem, state = _start(scaled, good, columns, species, scale)
-    state, warm = _resume(columns, species, state, size, unit)
-    if not warm:
-        state = _draw_in(problem, state, scale)
-    problem, state, level = _fit(
-        problem, state, scale, noise, noise_psd, unit, data, max_iterations
-    )
-    return collect(columns, problem, state, level, species, size, unit)
+    group = _width_groups(columns, widths)
+    scaled = scale_image(data, good, size)
+    tiles = Tiles.choose(good.shape, None if good.all() else good)
+    with Crew() as crew:
+        problem, state = begin(scaled, columns, species, group, crew)
+        problem, state = _with_prior(problem, state, 1e-3, scaled)
+        state, warm = resume(columns, species, state, problem, scaled)
+        if not warm:
+            state = _draw_in(problem, state, scaled)
+        problem, state, measured = _fit(
+            problem, state, scaled, _Noise(noise, noise_psd, tiles), max_iterations
+        )
+        return collect(columns, problem, state, measured, species, scaled)
 
 
 def _as_array(
     image: Signal2D | np.ndarray, pixel_size: float | tuple[float, float] | None
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return float64 pixels and the pixel size in angstrom along x and y."""
+    """Return the pixels and the pixel size in angstrom along x and y."""
     data = np.asarray(getattr(image, "data", image))
     if data.ndim != 2:
         raise ValueError(f"image has {data.ndim} dimensions; pass one 2-D image")
+    if data.dtype.kind not in "buif":
+        raise ValueError(f"image has values of type {data.dtype}; pass real numbers")
     if pixel_size is None:
         if not hasattr(image, "axes_manager"):
             raise ValueError("pixel_size is needed when image is an array; give angstrom per px")
@@ -124,7 +135,7 @@ def _as_array(
     sx, sy = (pixel_size, pixel_size) if np.isscalar(pixel_size) else pixel_size
     if not (sx > 0 and sy > 0):
         raise ValueError(f"pixel_size = {pixel_size!r} must be positive, in angstrom per px")
-    return np.asarray(data, dtype=np.float64), (float(sx), float(sy))
+    return data, (float(sx), float(sy))
 
 
 def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -140,90 +151,28 @@ def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return good
 
 
-def _start(
-    data: np.ndarray,
-    good: np.ndarray,
-    columns: pd.DataFrame,
-    species: tuple[str, ...],
-    scale: float,
-) -> tuple[Problem, State]:
-    """Give starting parameters: peak heights over the local minimum, common widths."""
-    x = columns["x_px"].to_numpy(dtype=np.float64).copy()
-    y = columns["y_px"].to_numpy(dtype=np.float64).copy()
-    kind = columns["species"].map({s: k for k, s in enumerate(species)}).to_numpy(dtype=np.int64)
-    background = Background.build(good, max(BACKGROUND_KNOTS_A / scale, 24.0))
-    width = START_SIGMA_A / scale
-    smooth = ndimage.gaussian_filter(data, 0.5 * width)
-    low = ndimage.gaussian_filter(
-        ndimage.minimum_filter(smooth, size=int(2 * round(5 * width) + 1)), 8 * width
-    )
-    row = np.clip(np.rint(y).astype(int), 0, data.shape[0] - 1)
-    col = np.clip(np.rint(x).astype(int), 0, data.shape[1] - 1)
-    height = np.maximum(smooth[row, col] - low[row, col], 0.05)
-    coefficients = np.linalg.solve(background.gram, background.project(np.where(good, low, 0.0)))
-    state = State(
-        x=x,
-        y=y,
-        volume=0.8 * height * 2 * np.pi * width**2,
-        widths=np.full(len(species), width),
-        kind=kind,
-        background=coefficients,
-        converged=np.zeros(len(x), dtype=bool),
-    )
-    problem = Problem(
-        data,
-        good,
-        background,
-        np.column_stack([x, y]),
-        state.volume,
-        np.zeros(len(x), dtype=bool),
-        np.zeros(len(x)),
-        nuisance=species.index(NUISANCE) if NUISANCE in species else -1,
-        leash=_leash(x, y, scale),
-    )
-    return _with_prior(problem, state, 1e-3, scale)
-
-
-def _leash(x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
-    """How far a column may go: nearly half way to its neighbour (px)."""
-    if len(x) < 2:
-        return np.full(len(x), LEASH_A[1] / scale)
-    distance, _ = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=2)
-    return np.clip(LEASH_SHARE * distance[:, 1], LEASH_A[0] / scale, LEASH_A[1] / scale)
-
-
-def _resume(
-    columns: pd.DataFrame,
-    species: tuple[str, ...],
-    state: State,
-    size: tuple[float, float],
-    unit: float,
-) -> tuple[State, bool]:
-    """Start from the intensities and widths of an earlier fit, where the table has them."""
-    if "intensity" not in columns or "sigma_A" not in columns:
-        return state, False
-    area = size[0] * size[1]
-    volume = columns["intensity"].to_numpy(dtype=np.float64) / (unit * area)
-    known = np.isfinite(volume)
-    widths = columns.groupby("species")["sigma_A"].median().reindex(species).to_numpy(dtype=float)
-    widths = np.where(np.isfinite(widths), widths / np.sqrt(area), state.widths)
-    return replace(state, volume=np.where(known, volume, state.volume), widths=widths), True
+def _width_groups(columns: pd.DataFrame, widths: str) -> np.ndarray | None:
+    """Return which columns share a width; None where each has its own."""
+    if widths == "column":
+        return None
+    if widths == "species":
+        return pd.factorize(columns["species"])[0].astype(np.int64)
+    check_columns(columns, ("site",))
+    return columns.groupby(["species", "site"], sort=False, dropna=False).ngroup().to_numpy(np.int64)
 
 
 def _with_prior(
-    problem: Problem, state: State, level: float, scale: float
+    problem: Problem, state: State, level: float, scaled: Scaled
 ) -> tuple[Problem, State]:
     """Tie absent columns to their sites, and those mostly outside the image to their kind."""
-    from stemdisp._kernels import local_mean
-
-    _, lost = local_mean(problem.image, problem.mask, state.x, state.y, state.sigma, 3.0)
-    outside = lost > OUTSIDE
+    scale = scaled.scale
+    outside = 1.0 - _joint.seen_weight(problem, state, scaled.usable)[:, 4] > OUTSIDE
     typical = np.array(
         [
-            np.median(state.volume[(state.kind == k) & ~outside])
-            if np.any((state.kind == k) & ~outside)
+            np.median(state.volume[(problem.kind == k) & ~outside])
+            if np.any((problem.kind == k) & ~outside)
             else 0.0
-            for k in range(len(state.widths))
+            for k in range(problem.kind.max() + 1)
         ]
     )
     # With its position free, a column of no intensity would settle on whatever noise or
@@ -233,97 +182,114 @@ def _with_prior(
     )
     # For want of its own intensity it may have slipped under a neighbour: start from its site.
     home = problem.start
-    away = np.hypot(state.x - home[:, 0], state.y - home[:, 1]) * scale
-    xy = np.column_stack([state.x, state.y])
-    apart = cKDTree(xy).query(xy, k=2)[0][:, 1] * scale
-    faint |= (away > MOVED_A) & (apart < SLIPPED_A) & (state.kind != problem.nuisance)
+    away = np.hypot(*(state.xy - home).T) * scale
+    apart = problem.near.nearest(state.columns) * scale
+    faint |= (away > MOVED_A) & (apart < SLIPPED_A) & (problem.kind != problem.nuisance)
     spread = np.where(faint, FAINT_PRIOR_A, POSITION_PRIOR_A) / scale
-    prior = level / spread**2
     problem = replace(
-        problem, expected=typical[state.kind], frozen=outside, prior=prior, level=level
+        problem,
+        expected=typical[problem.kind],
+        frozen=outside,
+        prior=level / spread**2,
+        level=level,
     )
     # Put back at once, because iterations end when the bright columns rest.
-    return problem, replace(
-        state, x=np.where(faint, home[:, 0], state.x), y=np.where(faint, home[:, 1], state.y)
-    )
+    columns = state.columns.copy()
+    columns[faint, 1:3] = home[faint]
+    return problem, replace(state, columns=columns)
 
 
-def _draw_in(problem: Problem, state: State, scale: float) -> State:
+def _draw_in(problem: Problem, state: State, scaled: Scaled) -> State:
     """Begin with plain least squares: the widest basin, for columns that start a width away."""
-    held = replace(problem, free_widths=False)
-    state = _joint.iterate(held, state, max_iterations=4, tolerance_px=0.0, max_step=0.3)
-    return _joint.iterate(problem, state, max_iterations=6, tolerance_px=3e-4 / scale, max_step=0.3)
+    block = block_size(float(np.median(state.sigma)) / max(problem.step))
+    coarse, drawn = coarsen(problem, state, block, scaled.knots) if block > 1 else (problem, state)
+    rough = SETTLED * float(np.median(drawn.sigma))
+    held = replace(coarse, free_widths=False)
+    options = {"negligible": 0.3, "max_step": 0.3}
+    drawn = _joint.iterate(held, drawn, max_iterations=3, tolerance=5 * rough, **options)
+    drawn = _joint.iterate(coarse, drawn, max_iterations=6, tolerance=rough, **options)
+    return back(drawn, state, problem, block) if block > 1 else drawn
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """How the noise is to be found: what the user knows of it, and where the image shows it."""
+
+    kind: str
+    psd: tuple[np.ndarray, np.ndarray] | None
+    tiles: Tiles
+
+    def level(
+        self, problem: Problem, state: State, unit: float, most: int = MOST_TILES
+    ) -> tuple[NoiseLevel, Periodograms, np.ndarray]:
+        """Noise of the scaled image, from frames when they are given, else from the residual.
+
+        With pixel weights (Poisson) it is the noise of a pixel of weight 1, as the covariance
+        needs. Also returns the periodograms of the residual and the (weighted) residual itself.
+        """
+        sigma = float(np.median(state.sigma))
+        weight = problem.weight if problem.pixel_weights else None
+        residual, _ = _joint.residual_image(problem, state)
+        powers = self.tiles.periodograms(residual, weight, most)
+        if self.psd is None:
+            freq, power = ring_medians(powers, noise_band(sigma))
+            source = "residual"
+        else:
+            freq, power = self.psd[0], self.psd[1] / unit**2
+            source = "frames"
+            if weight is not None:
+                power = power / np.mean(1.0 / weight[problem.mask])
+        level = measure_noise(freq, power, sigma_px=sigma, kind=self.kind, source=source)
+        return level, powers, residual
 
 
 def _fit(
-    problem: Problem,
-    state: State,
-    scale: float,
-    noise: str,
-    noise_psd: tuple[np.ndarray, np.ndarray] | None,
-    unit: float,
-    data: np.ndarray,
-    max_iterations: int,
-) -> tuple[Problem, State, NoiseLevel]:
-    """Converge in the metric of the noise, twice: with the noise as first seen, then again."""
-    tolerance = 3e-4 / scale
-    state = _bounded(state, scale)
-    level = _level(problem, state, noise, noise_psd, unit)
-    for _ in range(2):
-        problem, state = _weighted(problem, state, level, scale, data, unit)
+    problem: Problem, state: State, scaled: Scaled, noise: _Noise, max_iterations: int
+) -> tuple[Problem, State, Measured]:
+    """Converge in the metric of the noise, again if the noise is not what it seemed at first."""
+    state = _bounded(state, scaled.scale)
+    level, _, _ = noise.level(problem, state, scaled.unit, most=1)
+    noise = replace(noise, kind=level.kind)
+    for again in (False, True):
+        before = problem
+        problem, state = _weighted(problem, state, level, scaled)
+        same = np.array_equal(problem.prior > problem.prior.min(), before.prior > before.prior.min())
+        if again and same and not problem.pixel_weights and abs(
+            problem.level / before.level - 1
+        ) < SAME_LEVEL:
+            break
         state = _joint.iterate(
             problem,
             state,
             max_iterations=max_iterations,
-            tolerance_px=tolerance,
+            tolerance=3e-4 / scaled.scale,
             max_step=0.2,
         )
-        state = _bounded(state, scale)
-        level = _level(problem, state, level.kind, noise_psd, unit)
-    return problem, state, level
+        state = _bounded(state, scaled.scale)
+        level, powers, residual = noise.level(problem, state, scaled.unit)
+    return problem, state, Measured(level, powers, residual)
 
 
 def _bounded(state: State, scale: float) -> State:
-    low, high = WIDTH_BOUNDS_A
-    return replace(state, widths=np.clip(state.widths, low / scale, high / scale))
-
-
-def _level(
-    problem: Problem,
-    state: State,
-    noise: str,
-    noise_psd: tuple[np.ndarray, np.ndarray] | None,
-    unit: float,
-) -> NoiseLevel:
-    """Noise of the scaled image, from frames when they are given, else from the residual.
-
-    With pixel weights (Poisson) it is the noise of a pixel of weight 1, as the covariance needs.
-    """
-    sigma = float(np.median(state.sigma))
-    weight = problem.pixel_weight
-    if noise_psd is not None:
-        freq, power = noise_psd
-        power = power / unit**2
-        if weight is not None:
-            power = power / np.mean(1.0 / weight[problem.mask])
-        return measure_noise(freq, power, sigma_px=sigma, kind=noise, source="frames")
-    residual = problem.image - _joint.model_image(problem, state)
-    if weight is not None:
-        residual = residual * np.sqrt(weight)
-    freq, power = ring_spectrum(residual, problem.mask)
-    return measure_noise(freq, power, sigma_px=sigma, kind=noise, source="residual")
+    """Keep widths within what atomic columns have."""
+    low, high = (bound / scale for bound in WIDTH_BOUNDS_A)
+    columns = state.columns.copy()
+    columns[:, 3] = np.clip(columns[:, 3], low, high)
+    return replace(state, columns=columns)
 
 
 def _weighted(
-    problem: Problem, state: State, level: NoiseLevel, scale: float, data: np.ndarray, unit: float
+    problem: Problem, state: State, level: NoiseLevel, scaled: Scaled
 ) -> tuple[Problem, State]:
     """Set the metric, the pixel weights and the prior that follow from the noise."""
-    weight = None
-    if level.kind == "poisson":
-        offset = np.mean(data[problem.mask]) / unit
-        expected = np.maximum(_joint.model_image(problem, state) + offset, 0.0)
-        floor = 0.02 * np.mean(expected[problem.mask])
-        weight = np.where(problem.mask, 1.0 / np.maximum(expected, floor), 0.0)
-        weight /= np.mean(weight[problem.mask])
-    problem = replace(problem, order=int(level.kind == "idpc"), pixel_weight=weight)
-    return _with_prior(problem, state, level.level, scale)
+    weight, counts = scaled.usable, level.kind == "poisson"
+    if counts:
+        residual, _ = _joint.residual_image(replace(problem, weight=scaled.usable), state)
+        weight = np.maximum(scaled.image - residual + np.float32(scaled.mean / scaled.unit), 0.0)
+        weight = 1.0 / np.maximum(weight, 0.02 * np.mean(weight[scaled.mask]))
+        weight *= scaled.mask
+        weight /= np.mean(weight[scaled.mask])
+    problem = replace(
+        problem, order=int(level.kind == "idpc"), weight=weight, pixel_weights=counts
+    )
+    return _with_prior(problem, state, level.level, scaled)

@@ -108,7 +108,8 @@ def fit(image, table, noise, **options):
     return refine_columns(image, table, pixel_size=PIXEL_A, noise=noise, **options)
 
 
-def error_pm(fitted, truth):
+def error_pm(fitted, truth, *, pixel=PIXEL_A):
     """Distance of every fitted column from its true place."""
-    off = np.hypot(fitted["x_px"] - truth["x_px"], fitted["y_px"] - truth["y_px"])
-    return off * PIXEL_A * 100
+    sx, sy = np.broadcast_to(pixel, 2)
+    x, y = fitted["x_px"] - truth["x_px"], fitted["y_px"] - truth["y_px"]
+    return np.hypot(sx * x, sy * y) * 100

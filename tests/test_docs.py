@@ -105,7 +105,7 @@ def test_constants_in_the_methods_are_those_of_the_code():
     from stemdisp import _summary, find, fit, interpret, refine
 
     page = " ".join(text("docs/methods.md").split())
-    assert f"knots {refine.BACKGROUND_KNOTS_A:g} Å apart" in page
+    assert f"knots {_start.BACKGROUND_KNOTS_A:g} Å apart" in page
     assert f"within {find.FILM_BAND_A[1]:g} Å of the last plane" in page
     assert f"within {fit.NEIGHBOURHOOD_A:g} Å" in page
     assert f"Above {_summary.MISFIT:g} the run warns" in page

@@ -16,7 +16,7 @@ from stemdisp.find import (
 )
 from stemdisp.interface import Interface, find_interface
 from stemdisp.lattice import find_lattice
-from stemdisp.refine import NUISANCE
+from stemdisp._start import NUISANCE
 from stemdisp.simulate import render
 from stemdisp.tables import Quality
 

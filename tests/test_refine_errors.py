@@ -9,7 +9,7 @@ from _lattice_images import NOISE, PIXEL_A, draw, error_pm, fit, lattice, noisy,
 from scipy import sparse
 
 from stemdisp._background import Background
-from stemdisp.refine import BACKGROUND_KNOTS_A
+from stemdisp._start import BACKGROUND_KNOTS_A
 from stemdisp.tables import Quality
 
 SPECIES = ("Ta", "K", "O")
@@ -191,7 +191,8 @@ def test_errors_are_those_of_the_information_of_all_columns_together(kind):
         design.append(derivative(fitted[fitted["species"] == species], "sigma_A", 1e-5))
     if kind == "white":  # the smooth background; its gradient is next to nothing
         surface = Background.build(np.ones(size, dtype=bool), BACKGROUND_KNOTS_A / PIXEL_A)
-        design += [np.outer(y, x) for y in surface.by.T for x in surface.bx.T]
+        along = [a.at(np.arange(n)) for a, n in ((surface.along_y, 128), (surface.along_x, 144))]
+        design += [np.outer(y, x) for y in along[0].toarray().T for x in along[1].toarray().T]
     design = np.array(design)
     if kind == "idpc":  # the gradient, in Fourier space
         k = [2 * np.pi * np.fft.fftfreq(n) for n in size]

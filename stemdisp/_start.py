@@ -1,0 +1,169 @@
+"""What the joint fit starts from: the scaled image, sorted columns, heights and widths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from stemdisp import _joint
+from stemdisp._background import Background, block_centres, block_sums
+from stemdisp._joint import Problem, State, Strips
+from stemdisp._system import Neighbours
+from stemdisp._threads import Crew
+from stemdisp.fit import WIDTH_BOUNDS_A
+
+# Starting widths; the fit frees them. iDPC of perovskites at 25 mrad gives 0.38-0.50 A.
+START_SIGMA_A = 0.42
+BACKGROUND_KNOTS_A, LEAST_KNOTS_PX = 20.0, 24.0
+NUISANCE = "film"  # species of blobs that are modelled but not measured
+# A displaced column may end in the direction of a neighbour 2 A away, so not less than this.
+LEASH_SHARE, LEASH_A = 0.45, (0.4, 1.2)
+NEAR_A = 4.4  # pairs that are kept in view: overlaps reach 3 A, and columns move
+LEAST_STRIP_PX = 48
+SAMPLE_PX = 500_000  # pixels from which the scale of the image is taken
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """An image of mean 0 and deviation 1 and its pixels.
+
+    ``scale`` is the length of a square pixel of the same area in angstrom, ``step`` the distance
+    of pixels along x and y in such lengths. ``usable`` are the weights 0 and 1 of the pixels of
+    `mask`, shape (0, 0) where all are 1.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    usable: np.ndarray
+    mean: float
+    unit: float
+    size: tuple[float, float]
+
+    @property
+    def scale(self) -> float:
+        """Angstrom per length of a square pixel."""
+        return float(np.sqrt(self.size[0] * self.size[1]))
+
+    @property
+    def knots(self) -> float:
+        """Distance of the background's knots."""
+        return max(BACKGROUND_KNOTS_A / self.scale, LEAST_KNOTS_PX)
+
+    @property
+    def step(self) -> tuple[float, float]:
+        """Distance of pixels along x and y."""
+        return self.size[0] / self.scale, self.size[1] / self.scale
+
+
+def scale_image(data: np.ndarray, mask: np.ndarray, size: tuple[float, float]) -> Scaled:
+    """Scale the usable pixels to mean 0 and deviation 1; masked pixels become 0."""
+    every = max(1, int(np.sqrt(data.size / SAMPLE_PX)))
+    sample = data[::every, ::every][mask[::every, ::every]]
+    if sample.size < 2:
+        sample = data[mask]
+    sample = sample.astype(np.float64)
+    mean, unit = float(np.mean(sample)), float(np.std(sample)) or 1.0
+    image = np.empty(data.shape, np.float32)
+    # Cast on the way: no second copy of a large image in double precision.
+    np.subtract(data, mean, out=image, casting="unsafe")
+    image *= np.float32(1 / unit)
+    usable = np.empty((0, 0), np.float32)
+    if not mask.all():
+        image[~mask] = 0.0
+        usable = mask.astype(np.float32)
+    return Scaled(image, mask, usable, mean, unit, size)
+
+
+def begin(
+    scaled: Scaled,
+    columns: pd.DataFrame,
+    species: tuple[str, ...],
+    group: np.ndarray | None,
+    crew: Crew,
+) -> tuple[Problem, State]:
+    """Give starting parameters: peak heights over the local minimum, common widths."""
+    scale, step = scaled.scale, scaled.step
+    xy = columns[["x_px", "y_px"]].to_numpy(dtype=np.float64)
+    far = (_joint.REACH + 0.8) * WIDTH_BOUNDS_A[1] + LEASH_A[1]
+    least = max(far / scale / step[1], LEAST_STRIP_PX)
+    # a multiple of every block of pixels that a coarser image may have
+    strips = Strips.build(xy, len(scaled.image), 12 * int(np.ceil(least / 12)))
+    xy = xy[strips.order] * step
+    kind = columns["species"].map({s: k for k, s in enumerate(species)}).to_numpy(dtype=np.int64)
+    kind = kind[strips.order]
+    width = START_SIGMA_A / scale
+    block = max(1, round(width / max(step)))
+    background = Background.build(scaled.mask, scaled.knots, block)
+    height, coefficients = _heights(scaled, xy / step, background, block, width)
+    near = Neighbours.within(xy, NEAR_A / scale)
+    state = State(
+        columns=np.column_stack(
+            [0.8 * height * 2 * np.pi * width**2, xy, np.full(len(xy), width)]
+        ),
+        coefficients=coefficients,
+        converged=np.zeros(len(xy), dtype=bool),
+    )
+    problem = Problem(
+        image=scaled.image,
+        mask=scaled.mask,
+        weight=scaled.usable,
+        background=background,
+        strips=strips,
+        near=near,
+        step=step,
+        start=xy,
+        kind=kind,
+        group=None if group is None else group[strips.order],
+        leash=np.clip(
+            LEASH_SHARE * near.nearest(state.columns), LEASH_A[0] / scale, LEASH_A[1] / scale
+        ),
+        crew=crew,
+        expected=state.volume,
+        frozen=np.zeros(len(xy), dtype=bool),
+        prior=np.zeros(len(xy)),
+        nuisance=species.index(NUISANCE) if NUISANCE in species else -1,
+    )
+    return problem, state
+
+
+def _heights(
+    scaled: Scaled, xy_px: np.ndarray, background: Background, block: int, width: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heights of the peaks over the local minimum, and the background through the minima.
+
+    Both are read off means over blocks about as wide as a column.
+    """
+    shape = scaled.image.shape
+    area = np.outer(*[np.diff(np.append(np.arange(0, n, block), n)) for n in shape])
+    coarse = block_sums(scaled.image, block) / area
+    reach = 5 * width / block
+    low = ndimage.minimum_filter(coarse, size=2 * int(np.ceil(reach)) + 1)
+    for _ in range(2):
+        low = ndimage.uniform_filter(low, size=2 * int(round(8 * width / block)) + 1)
+    centres = [block_centres(n, block) for n in shape]
+    at = [
+        np.interp(xy_px[:, 1 - k], centre, np.arange(len(centre)))
+        for k, centre in enumerate(centres)
+    ]
+    peak, floor = (ndimage.map_coordinates(a, at, order=1, mode="nearest") for a in (coarse, low))
+    return np.maximum(peak - floor, 0.05), background.fit_blocks(low, block)
+
+
+def resume(
+    columns: pd.DataFrame, species: tuple[str, ...], state: State, problem: Problem, scaled: Scaled
+) -> tuple[State, bool]:
+    """Start from the intensities and widths of an earlier fit, where the table has them."""
+    if "intensity" not in columns or "sigma_A" not in columns:
+        return state, False
+    order = problem.strips.order
+    volume = columns["intensity"].to_numpy(dtype=np.float64)[order]
+    volume = volume / (scaled.unit * scaled.scale**2)
+    widths = columns.groupby("species")["sigma_A"].median().reindex(species).to_numpy(dtype=float)
+    widths = widths[problem.kind] / scaled.scale
+    start = state.columns.copy()
+    start[:, 0] = np.where(np.isfinite(volume), volume, start[:, 0])
+    start[:, 3] = np.where(np.isfinite(widths), widths, start[:, 3])
+    return replace(state, columns=start), True

@@ -1,0 +1,47 @@
+"""Loops shared among threads; the shares never change what is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+import numba
+import numpy as np
+
+PER_THREAD = 3  # shares of a loop for each thread: evens out what differs among them
+
+
+class Crew:
+    """Threads for compiled loops ``kernel(lo, hi, *arguments)`` that hold no lock.
+
+    As many as numba would use: all cores given to the process, or ``NUMBA_NUM_THREADS``. Each item
+    of a loop is done by one thread and writes its own results, so the number of threads changes
+    nothing but the time.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = numba.config.NUMBA_NUM_THREADS if size is None else size
+        self._pool = ThreadPoolExecutor(self.size) if self.size > 1 else None
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def share(self, kernel: Callable[..., None], n: int, *arguments: object) -> None:
+        """Run ``kernel(lo, hi, *arguments)`` until all of ``0 .. n`` are done."""
+        if self._pool is None or n < 2:
+            kernel(0, n, *arguments)
+            return
+        ends = np.linspace(0, n, min(n, PER_THREAD * self.size) + 1).astype(int)
+        parts = [
+            self._pool.submit(kernel, int(lo), int(hi), *arguments)
+            for lo, hi in zip(ends, ends[1:], strict=False)
+        ]
+        for part in parts:
+            part.result()
