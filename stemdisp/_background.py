@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg, sparse
 from scipy.interpolate import BSpline
+
+from stemdisp._threads import Crew
 
 MOST_PIECES = 40
 
@@ -33,10 +36,19 @@ class _Axis:
         inside = np.clip(where, self.knots[0], self.knots[-1])
         return sparse.csr_array(BSpline.design_matrix(inside, self.knots, 3))
 
+    def near(self, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First function and the values (n, 4) of four at the pixels nearest to points."""
+        pixel = np.clip(np.rint(where), 0, self.basis.shape[1] - 1).astype(np.int64)
+        piece = np.repeat(np.arange(len(self.edge) - 1), np.diff(self.edge.astype(np.int64)))
+        return piece[pixel], self.basis[:, pixel].T
+
     def gram(self) -> np.ndarray:
         """Inner products of the functions over the pixels."""
-        values = self.at(np.arange(self.basis.shape[1], dtype=float))
-        return (values.T @ values).toarray()
+        out = np.zeros((len(self.knots) - 4,) * 2)
+        for k in range(len(self.edge) - 1):
+            piece = self.basis[:, self.edge[k] : self.edge[k + 1]]
+            out[k : k + 4, k : k + 4] += piece @ piece.T
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +56,13 @@ class Background:
     """Cubic B-spline surface; coefficients have shape ``(n_ky, n_kx)``.
 
     ``spline`` is what the kernels need: edges and functions along y and x. ``gram`` are the inner
-    products of all functions over the usable pixels.
+    products of all functions over the `n_pixels` usable pixels.
     """
 
     along_y: _Axis
     along_x: _Axis
     gram: np.ndarray
+    n_pixels: int
 
     @classmethod
     def build(cls, mask: np.ndarray, spacing: float, block: int = 4) -> Background:
@@ -59,12 +72,12 @@ class Background:
         and only the speed of the fit depends on them.
         """
         y, x = (_Axis.build(n, spacing) for n in mask.shape)
-        gram = np.kron(y.gram(), x.gram())
+        gram, n_pixels = np.kron(y.gram(), x.gram()), mask.size
         if not mask.all():
-            counts = block_sums(mask, block)
+            counts, n_pixels = block_sums(mask, block), np.count_nonzero(mask)
             by, bx = (
-                axis.at(block_centres(n, block)).toarray()
-                for axis, n in zip((y, x), mask.shape, strict=True)
+                axis.at(block * np.arange(n) + (block - 1) / 2).toarray()
+                for axis, n in zip((y, x), counts.shape, strict=True)
             )
             ky, kx = by.shape[1], bx.shape[1]
             rows = counts @ (bx[:, :, None] * bx[:, None, :]).reshape(len(bx), -1)
@@ -72,7 +85,7 @@ class Background:
             gram = gram.reshape(ky, ky, kx, kx).transpose(0, 2, 1, 3).reshape(ky * kx, -1)
         # Where no pixel constrains the surface it stays as it is.
         gram[np.diag_indices_from(gram)] += 1e-3 * np.trace(gram) / len(gram)
-        return cls(y, x, gram)
+        return cls(y, x, gram, n_pixels)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,10 +97,18 @@ class Background:
         """Edges and functions along y and x."""
         return self.along_y.edge, self.along_y.basis, self.along_x.edge, self.along_x.basis
 
+    @cached_property
+    def _factor(self) -> tuple[np.ndarray, bool]:
+        return linalg.cho_factor(self.gram)
+
+    def solve(self, inner: np.ndarray) -> np.ndarray:
+        """Coefficients of the surface that has these inner products with the functions."""
+        return linalg.cho_solve(self._factor, inner, check_finite=False)
+
     def fit_blocks(self, values: np.ndarray, block: int) -> np.ndarray:
         """Coefficients of the surface through values at the middles of blocks."""
         for n, axis in enumerate((self.along_y, self.along_x)):
-            centres = block_centres(axis.basis.shape[1], block)
+            centres = block * np.arange(values.shape[n]) + (block - 1) / 2
             basis = axis.at(centres).toarray()
             normal = basis.T @ basis
             normal[np.diag_indices_from(normal)] += 1e-6 * np.trace(normal) / len(normal)
@@ -95,32 +116,36 @@ class Background:
             values = np.moveaxis(fitted, 0, n)
         return np.ascontiguousarray(values)
 
-    def at(self, x: np.ndarray, y: np.ndarray) -> sparse.csr_array:
-        """Values (n, n_ky * n_kx) of all functions at points (px); 16 differ from zero."""
-        by, bx = self.along_y.at(y), self.along_x.at(x)
-        cols = by.indices.reshape(-1, 4, 1) * self.shape[1] + bx.indices.reshape(-1, 1, 4)
-        data = by.data.reshape(-1, 4, 1) * bx.data.reshape(-1, 1, 4)
+    def under(self, x: np.ndarray, y: np.ndarray) -> sparse.csr_array:
+        """Values (n, n_ky * n_kx) of all functions at the pixels nearest to points (px).
+
+        16 of them differ from zero. They change little from pixel to pixel.
+        """
+        (rows, by), (cols, bx) = self.along_y.near(y), self.along_x.near(x)
+        at = (rows[:, None] + np.arange(4)) * self.shape[1] + cols[:, None]
+        at = at[:, :, None] + np.arange(4)
         start = np.arange(0, 16 * len(x) + 1, 16)
-        return sparse.csr_array(
-            (data.ravel(), cols.ravel(), start), shape=(len(x), self.shape[0] * self.shape[1])
-        )
+        data = (by[:, :, None] * bx[:, None, :]).astype(np.float64)
+        size = self.shape[0] * self.shape[1]
+        return sparse.csr_array((data.ravel(), at.ravel(), start), shape=(len(x), size))
 
 
-def block_centres(n: int, block: int) -> np.ndarray:
-    """Middles (px) of the blocks along an axis of `n` px; the last block may be smaller."""
-    start = np.arange(0, n, block)
-    return (start + np.minimum(start + block, n) - 1) / 2
-
-
-def block_sums(image: np.ndarray, block: int) -> np.ndarray:
+def block_sums(image: np.ndarray, block: int, crew: Crew | None = None) -> np.ndarray:
     """Sums over blocks of `block` x `block` px; the last ones may be smaller."""
-    for axis in (0, 1):
-        whole = image.shape[axis] // block
-        head, tail = np.split(image, [whole * block], axis=axis)
-        shape = (whole, block, head.shape[1]) if axis == 0 else (len(head), whole, block)
-        head = head.reshape(shape).sum(axis=axis + 1, dtype=np.float32)
-        if tail.size:
-            tail = tail.sum(axis=axis, keepdims=True, dtype=np.float32)
-            head = np.concatenate([head, tail], axis=axis)
-        image = head
-    return image
+    out = np.empty([-(-n // block) for n in image.shape], np.float32)
+
+    def add(lo: int, hi: int) -> None:
+        rows = np.zeros((hi - lo, image.shape[1]), np.float32)
+        for k in range(block):
+            part = image[lo * block + k : hi * block : block]
+            rows[: len(part)] += part
+        out[lo:hi] = 0
+        for k in range(block):
+            part = rows[:, k::block]
+            out[lo:hi, : part.shape[1]] += part
+
+    if crew is None:
+        add(0, len(out))
+    else:
+        crew.share(add, len(out))
+    return out

@@ -1,7 +1,7 @@
-"""The joint fit on fewer pixels: where columns only have to be drawn to their peaks.
+"""The joint fit on fewer pixels, from which the fit on all of them has little left to do.
 
-Means over blocks of pixels keep all that least squares needs of columns that stay two pixels
-wide, and a step costs as many times less as a block has pixels.
+Means over blocks of pixels keep nearly all that the noise lets one know of columns that stay two
+pixels wide, and a step on them costs a fraction.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 
 from stemdisp._background import Background, block_sums
 from stemdisp._joint import Problem, State, Strips
+from stemdisp._start import Scaled
+from stemdisp._threads import Crew
 
 LEAST_WIDTH = 2.0  # px that a column must still be wide
 MOST = 4  # pixels along a block
@@ -22,37 +24,45 @@ def block_size(width: float) -> int:
     return int(np.clip(width / LEAST_WIDTH, 1, MOST))
 
 
-def coarsen(
-    problem: Problem, state: State, block: int, knots: float
-) -> tuple[Problem, State]:
-    """Give the same columns on means over blocks of ``block x block`` px.
+def coarsen_image(scaled: Scaled, block: int, crew: Crew) -> Scaled:
+    """Give means over blocks of ``block x block`` px.
 
-    A last row or column of pixels that fills no block is left out. `knots` is the distance of
-    the background's knots in pixels of the fine image.
+    A last row or column of pixels that fills no block is left out.
     """
-    whole = tuple(n // block * block for n in problem.image.shape)
-    image = block_sums(problem.image[: whole[0], : whole[1]], block)
-    weight = problem.weight
-    if weight.size:
-        count = block_sums(weight[: whole[0], : whole[1]], block)
+    whole = tuple(n // block * block for n in scaled.image.shape)
+    image = block_sums(scaled.image[: whole[0], : whole[1]], block, crew)
+    mask, usable = np.ones(image.shape, bool), scaled.usable
+    if usable.size:
+        count = block_sums(usable[: whole[0], : whole[1]], block, crew)
         image = np.where(count > 0, image / np.maximum(count, 1e-6), 0).astype(np.float32)
-        weight = count / np.float32(block**2)
+        usable = count / np.float32(block**2)
+        mask = usable > 0
     else:
         image /= np.float32(block**2)
-    mask = np.ones(image.shape, bool) if weight.size == 0 else weight > 0.5
-    background = Background.build(mask, knots / block, 2)
+    size = (scaled.size[0] * block, scaled.size[1] * block)
+    return replace(scaled, image=image, mask=mask, usable=usable, size=size)
+
+
+def coarsen(
+    problem: Problem, state: State, coarse: Scaled, block: int
+) -> tuple[Problem, State]:
+    """Give the same columns on the image `coarse`."""
+    background = Background.build(coarse.mask, coarse.knots, 2)
     coefficients = np.zeros(background.shape)
     if state.coefficients.shape == background.shape:
         coefficients = state.coefficients
     strips = problem.strips
+    start = _to_blocks(problem.start, problem.step, block)
     return replace(
         problem,
-        image=image,
-        mask=mask,
-        weight=weight,
+        image=coarse.image,
+        mask=coarse.mask,
+        weight=coarse.usable,
         background=background,
         strips=Strips(strips.order, strips.first, strips.height // block),
-        start=_to_blocks(problem.start, problem.step, block),
+        scratch=np.empty_like(coarse.image),
+        start=start,
+        under=background.under(*(start / problem.step).T),
         leash=problem.leash / block,
         expected=problem.expected / block**2,
         prior=problem.prior * block**2,

@@ -33,8 +33,9 @@ SHOWN = 0.08
 MOST = 5.0  # times the typical intensity of its kind: more is a runaway
 FAINT = 4.0  # standard errors of intensity below which steps in position are held back
 NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may stay
-LEAST_RATIO = 0.1  # of steps that follow each other; smaller ones are luck
-SOLVED = 3e-3  # residual of a step's linear system; steps correct what earlier ones left
+RATIOS = (0.1, 0.9)  # of steps that follow each other; smaller ones are luck
+SOLVED = 0.02  # residual of a step's linear system: steps correct what earlier ones left
+SAME = 0.03  # rms change, in widths and intensities, that leaves the normal equations as they are
 WIDTH_SPREAD = 0.15  # by which widths of one kind may differ where the image does not say
 
 
@@ -99,7 +100,9 @@ class Problem:
     that share a width (None: each has its own).
     ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
     ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
-    ``leash`` is how far each column may go from its start.
+    ``leash`` is how far each column may go from its start, ``under`` the functions of the
+    background there.
+    ``scratch`` (ny, nx) is where residuals are written.
     ``nuisance`` is the kind whose columns need not converge (-1: none).
     ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
     at their start, because what is visible of them cannot say more.
@@ -116,6 +119,8 @@ class Problem:
     kind: np.ndarray
     group: np.ndarray | None
     leash: np.ndarray
+    under: sparse.csr_array
+    scratch: np.ndarray
     crew: Crew
     expected: np.ndarray
     frozen: np.ndarray
@@ -132,12 +137,13 @@ class Problem:
         return self.group is None and self.free_widths
 
 
-def residual_image(
-    problem: Problem, state: State, out: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (image - model) * weight, and its inner products with the background's functions."""
+def residual_image(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Return (image - model) * weight, and its inner products with the background's functions.
+
+    The residual is the `scratch` of the problem: the next call writes over it.
+    """
     strips = problem.strips
-    out = np.empty_like(problem.image) if out is None else out
+    out = problem.scratch
     inner = np.empty((strips.count, *state.coefficients.shape))
     problem.crew.share(
         _kernels.residual_strips,
@@ -194,19 +200,19 @@ def iterate(
     columns[problem.frozen, 0] = problem.expected[problem.frozen]
     columns[problem.frozen, 1:3] = problem.start[problem.frozen]
     state = replace(state, columns=columns)
-    stage = _Stage.begin(problem, state)
-    before = None
+    stage, matters = _Stage.begin(problem, state), _matters(problem, state)
+    before = 0.0
     for _ in range(max_iterations):
         state, moved, error = stage.advance(state, max_step)
-        before = 2 * moved if before is None else before
-        # Steps shrink in proportion: what is left is the sum of those that would follow.
-        ratio = np.clip(moved / np.maximum(before, 1e-12), LEAST_RATIO, 0.9)
+        moved /= np.maximum(tolerance, negligible * error)
+        longest = np.max(moved, where=matters, initial=0.0)
+        # Steps shrink in proportion: what is left to go is the sum of those that would follow.
+        ratio = np.clip(longest / before, *RATIOS) if before else 0.5
         left = moved * ratio / (1 - ratio)
-        away = left / np.maximum(tolerance, negligible * error)
-        before = moved
-        if np.max(away, where=_matters(problem, state), initial=0.0) < 1.0:
+        before = longest
+        if longest * ratio / (1 - ratio) < 1.0:
             break
-    return replace(state, converged=away < 10.0)
+    return replace(state, converged=left < 10.0)
 
 
 class Brake:
@@ -244,32 +250,28 @@ class _Stage:
 
     problem: Problem
     seen: Seen
-    gram: tuple[np.ndarray, bool] | None
-    residual: np.ndarray
+    held: np.ndarray
     brake: Brake
     near: Neighbours
     widest: float
-    factor: tuple[np.ndarray, bool] | None = None
+    system: System | None = None
+    assembled: np.ndarray | None = None
 
     @classmethod
     def begin(cls, problem: Problem, state: State) -> _Stage:
-        gram = linalg.cho_factor(problem.background.gram) if problem.order == 1 else None
-        residual = np.empty_like(problem.image)
         near, widest = see(problem, state), float(state.sigma.max())
-        seen = Seen.by(problem, state)
-        return cls(problem, seen, gram, residual, Brake(), near, widest)
+        held = held_widths(problem, state)
+        return cls(problem, Seen.by(problem, state), held, Brake(), near, widest)
 
     def advance(self, state: State, max_step: float) -> tuple[State, np.ndarray, np.ndarray]:
         """Take one step; return the state, how far positions wanted to move, and their errors."""
         problem = self.problem
-        if state.sigma.max() > 1.1 * self.widest:
-            self.near, self.widest = see(problem, state), float(state.sigma.max())
-        _, inner = residual_image(problem, state, self.residual)
+        residual, inner = residual_image(problem, state)
         gradient = np.empty_like(state.columns)
         problem.crew.share(
             _kernels.project_columns,
             problem.strips.count,
-            self.residual,
+            residual,
             state.columns,
             problem.strips.first,
             REACH,
@@ -279,25 +281,34 @@ class _Stage:
         )
         gradient[problem.frozen] = 0.0
         gradient[:, 1:3] += problem.prior[:, None] * (problem.start - state.xy)
-        held = held_widths(problem, state)
-        system = assemble(problem, state, self.near, held, self.seen)
-        if self.factor is None:
-            self.factor = system.reduced()
-        right = self._right_side(gradient, inner, held, state)
-        own, shared = system.solve(*right, self.factor, SOLVED)
-        surface = shared[len(held) :]
-        if self.gram is not None:
-            # The gradient of a slow surface is next to nothing: fit it by itself.
-            surface = linalg.cho_solve(self.gram, inner, check_finite=False)
-        new, length = self._move(state, own, shared[: len(held)], surface, max_step)
+        system = self._system(state)
+        own, shared = system.solve(*self._right_side(gradient, inner, state), SOLVED)
+        surface = shared[len(self.held) :]
+        if problem.order == 1:
+            # The gradient of a slow surface is next to nothing: it is fitted by itself.
+            surface = problem.background.solve(inner)
+        new, length = self._move(state, own, shared[: len(self.held)], surface, max_step)
         error = np.sqrt(problem.level * np.maximum(system.inverse[:, 1, 1], 0.0))
         return new, length, error
 
+    def _system(self, state: State) -> System:
+        """Assemble the normal equations, unless nothing has moved that would change them."""
+        if self.assembled is not None:
+            change = (state.columns - self.assembled) / state.sigma[:, None]
+            change[:, 0] *= state.sigma / np.maximum(np.abs(self.problem.expected), 1e-12)
+            if np.max(np.mean(change**2, axis=0)) < SAME**2:
+                return self.system
+        if state.sigma.max() > 1.1 * self.widest:
+            self.near, self.widest = see(self.problem, state), float(state.sigma.max())
+        self.system = assemble(self.problem, state, self.near, self.held, self.seen)
+        self.assembled = state.columns
+        return self.system
+
     def _right_side(
-        self, gradient: np.ndarray, inner: np.ndarray, held: np.ndarray, state: State
+        self, gradient: np.ndarray, inner: np.ndarray, state: State
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gradient of the columns' own and of the shared parameters."""
-        problem = self.problem
+        problem, held = self.problem, self.held
         tail = np.zeros(len(held))
         if problem.own_widths:
             typical = _median_of_kind(problem, state.sigma)[problem.kind]
@@ -305,7 +316,7 @@ class _Stage:
         else:
             tail = np.bincount(groups(problem), gradient[:, 3], minlength=len(held))
             tail[held] = gradient[:, 3] = 0.0
-        if self.gram is None:
+        if problem.order == 0:
             tail = np.concatenate([tail, inner])
         return gradient, tail
 
@@ -375,8 +386,7 @@ class Seen:
         seen = seen_weight(problem, state, problem.weight)
         root, basis = np.sqrt(np.maximum(seen[:, :4], 1e-3)), None
         if problem.order == 0:
-            ax, ay = problem.step
-            basis = problem.background.at(state.xy[:, 0] / ax, state.xy[:, 1] / ay)
+            basis = problem.under.copy()
             basis.data *= np.repeat(seen[:, 4], 16)
         pairs = np.empty((0, 4, 4), np.float32)
         if near is not None and problem.pixel_weights:
@@ -409,6 +419,7 @@ def assemble(
     blocks = np.empty((len(near.indices), 4, 4), np.float32)
     inverse = np.empty((n, 4, 4), np.float32)
     border, corner = np.empty((n, 4, len(held))), np.empty((n, len(held)))
+    response = np.empty_like(border)
     extra = np.zeros((n, 4))
     extra[:, 1] = extra[:, 2] = problem.prior
     hold = np.zeros(n)
@@ -435,17 +446,20 @@ def assemble(
         inverse,
         border,
         corner,
+        response,
     )
     shared = np.zeros((len(held), len(held)))
     for k, part in enumerate(corner.T):
         shared[:, k] = np.bincount(group, part, len(held))
     shared[np.diag_indices(len(held))] *= 1 + 10 * DAMPING
-    border[:, :, held] = 0.0
+    border[:, :, held] = response[:, :, held] = 0.0
     shared[held, :] = shared[:, held] = 0.0
     shared[held, held] = 1.0
     if seen.basis is not None:
         shared = linalg.block_diag(shared, problem.background.gram)
-    return System(near, blocks, inverse, border, seen.basis, shared, problem.crew)
+    return System(
+        near, blocks, inverse, border, response, seen.basis, shared, problem.background, problem.crew
+    )
 
 
 def _width_prior(problem: Problem, state: State) -> np.ndarray:

@@ -102,7 +102,7 @@ def _invert(matrix, out):
 @compiled
 def normal_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants them
     lo, hi, indptr, indices, columns, root, summed, group, extra, hold, order,
-    blocks, inverse, border, corner,
+    blocks, inverse, border, corner, response,
 ):  # fmt: skip
     """Write the rows `lo` to `hi` of the normal equations.
 
@@ -124,6 +124,8 @@ def normal_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants them
     border, corner : ndarray, shape (n, 4, n_groups), (n, n_groups)
         Out: between the columns' parameters and shared widths; between their own share of the
         widths and shared widths.
+    response : ndarray, shape (n, 4, n_groups)
+        Out: `inverse` times `border`.
     """
     n_groups = border.shape[2]
     block, own = np.empty((4, 4)), np.empty((4, 4))
@@ -163,6 +165,12 @@ def normal_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants them
                     own[m, n] = block[m, n]
             if a == b:
                 _invert(own, inverse[a])
+        for g in range(n_groups):
+            for m in range(4):
+                total = 0.0
+                for n in range(4):
+                    total += inverse[a, m, n] * border[a, n, g]
+                response[a, m, g] = total
 
 
 @compiled

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import ndimage
 
 from stemdisp import _joint
-from stemdisp._background import Background, block_centres, block_sums
+from stemdisp._background import Background, block_sums
 from stemdisp._joint import Problem, State, Strips
 from stemdisp._system import Neighbours
 from stemdisp._threads import Crew
@@ -23,7 +23,7 @@ NUISANCE = "film"  # species of blobs that are modelled but not measured
 LEASH_SHARE, LEASH_A = 0.45, (0.4, 1.2)
 NEAR_A = 4.4  # pairs that are kept in view: overlaps reach 3 A, and columns move
 LEAST_STRIP_PX = 48
-SAMPLE_PX = 500_000  # pixels from which the scale of the image is taken
+SAMPLE_PX = 200_000  # pixels from which the scale of the image is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,9 @@ class Scaled:
         return self.size[0] / self.scale, self.size[1] / self.scale
 
 
-def scale_image(data: np.ndarray, mask: np.ndarray, size: tuple[float, float]) -> Scaled:
+def scale_image(
+    data: np.ndarray, mask: np.ndarray, size: tuple[float, float], crew: Crew
+) -> Scaled:
     """Scale the usable pixels to mean 0 and deviation 1; masked pixels become 0."""
     every = max(1, int(np.sqrt(data.size / SAMPLE_PX)))
     sample = data[::every, ::every][mask[::every, ::every]]
@@ -67,9 +69,13 @@ def scale_image(data: np.ndarray, mask: np.ndarray, size: tuple[float, float]) -
     sample = sample.astype(np.float64)
     mean, unit = float(np.mean(sample)), float(np.std(sample)) or 1.0
     image = np.empty(data.shape, np.float32)
-    # Cast on the way: no second copy of a large image in double precision.
-    np.subtract(data, mean, out=image, casting="unsafe")
-    image *= np.float32(1 / unit)
+
+    def scale(lo: int, hi: int) -> None:
+        # Cast on the way: no second copy of a large image in double precision.
+        np.subtract(data[lo:hi], mean, out=image[lo:hi], casting="unsafe")
+        image[lo:hi] *= np.float32(1 / unit)
+
+    crew.share(scale, len(data))
     usable = np.empty((0, 0), np.float32)
     if not mask.all():
         image[~mask] = 0.0
@@ -80,6 +86,7 @@ def scale_image(data: np.ndarray, mask: np.ndarray, size: tuple[float, float]) -
 def begin(
     scaled: Scaled,
     columns: pd.DataFrame,
+    kind: np.ndarray,
     species: tuple[str, ...],
     group: np.ndarray | None,
     crew: Crew,
@@ -92,12 +99,10 @@ def begin(
     # a multiple of every block of pixels that a coarser image may have
     strips = Strips.build(xy, len(scaled.image), 12 * int(np.ceil(least / 12)))
     xy = xy[strips.order] * step
-    kind = columns["species"].map({s: k for k, s in enumerate(species)}).to_numpy(dtype=np.int64)
-    kind = kind[strips.order]
     width = START_SIGMA_A / scale
     block = max(1, round(width / max(step)))
     background = Background.build(scaled.mask, scaled.knots, block)
-    height, coefficients = _heights(scaled, xy / step, background, block, width)
+    height, coefficients = _heights(scaled, xy / step, background, block, crew)
     near = Neighbours.within(xy, NEAR_A / scale)
     state = State(
         columns=np.column_stack(
@@ -115,11 +120,13 @@ def begin(
         near=near,
         step=step,
         start=xy,
-        kind=kind,
+        kind=kind[strips.order],
         group=None if group is None else group[strips.order],
         leash=np.clip(
             LEASH_SHARE * near.nearest(state.columns), LEASH_A[0] / scale, LEASH_A[1] / scale
         ),
+        under=background.under(*(xy / step).T),
+        scratch=np.empty_like(scaled.image),
         crew=crew,
         expected=state.volume,
         frozen=np.zeros(len(xy), dtype=bool),
@@ -130,7 +137,7 @@ def begin(
 
 
 def _heights(
-    scaled: Scaled, xy_px: np.ndarray, background: Background, block: int, width: float
+    scaled: Scaled, xy_px: np.ndarray, background: Background, block: int, crew: Crew
 ) -> tuple[np.ndarray, np.ndarray]:
     """Heights of the peaks over the local minimum, and the background through the minima.
 
@@ -138,18 +145,20 @@ def _heights(
     """
     shape = scaled.image.shape
     area = np.outer(*[np.diff(np.append(np.arange(0, n, block), n)) for n in shape])
-    coarse = block_sums(scaled.image, block) / area
-    reach = 5 * width / block
-    low = ndimage.minimum_filter(coarse, size=2 * int(np.ceil(reach)) + 1)
+    coarse = block_sums(scaled.image, block, crew) / area
+    # The least of every 5 x 5 blocks, then of a neighbourhood as wide as the nearest columns.
+    pool = max(1, min(5, *coarse.shape))
+    whole = [n // pool for n in coarse.shape]
+    low = coarse[: whole[0] * pool, : whole[1] * pool]
+    low = low.reshape(whole[0], pool, whole[1], pool).min(axis=(1, 3))
+    low = ndimage.minimum_filter(low, size=3)
     for _ in range(2):
-        low = ndimage.uniform_filter(low, size=2 * int(round(8 * width / block)) + 1)
-    centres = [block_centres(n, block) for n in shape]
-    at = [
-        np.interp(xy_px[:, 1 - k], centre, np.arange(len(centre)))
-        for k, centre in enumerate(centres)
-    ]
-    peak, floor = (ndimage.map_coordinates(a, at, order=1, mode="nearest") for a in (coarse, low))
-    return np.maximum(peak - floor, 0.05), background.fit_blocks(low, block)
+        low = ndimage.uniform_filter(low, size=3)
+    at = [(xy_px[:, 1 - k] + 0.5) / block - 0.5 for k in (0, 1)]
+    under = [(a + 0.5) / pool - 0.5 for a in at]
+    peak = ndimage.map_coordinates(coarse, at, order=1, mode="nearest")
+    floor = ndimage.map_coordinates(low, under, order=1, mode="nearest")
+    return np.maximum(peak - floor, 0.05), background.fit_blocks(low, block * pool)
 
 
 def resume(

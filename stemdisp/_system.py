@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg, sparse
-from scipy.sparse.linalg import LinearOperator, cg
 from scipy.spatial import cKDTree
 
+from stemdisp._background import Background
 from stemdisp._pairs import closer_pairs, multiply_rows
 from stemdisp._threads import Crew
 
@@ -61,7 +62,8 @@ class System:
     """Normal equations of columns, shared widths and (white noise) background.
 
     ``blocks`` (n_pairs, 4, 4) belong to `neighbours`, ``inverse`` (n, 4, 4) are the inverses of
-    the columns' own. ``border`` (n, 4, n_widths) couples columns to widths, ``surface``
+    the columns' own. ``border`` (n, 4, n_widths) couples columns to widths (``response``:
+    times ``inverse``), ``surface``
     (n, n_surface) their intensities to the background; ``corner`` holds what the shared
     parameters have among themselves, the background last.
     """
@@ -70,50 +72,78 @@ class System:
     blocks: np.ndarray
     inverse: np.ndarray
     border: np.ndarray
+    response: np.ndarray
     surface: sparse.csr_array | None
     corner: np.ndarray
+    background: Background
     crew: Crew
 
     def solve(
-        self,
-        head: np.ndarray,
-        tail: np.ndarray,
-        factor: tuple[np.ndarray, bool],
-        tolerance: float,
+        self, head: np.ndarray, tail: np.ndarray, tolerance: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Solve for columns (n, 4) and shared parameters by conjugate gradients.
+        """Solve for columns (n, 4) and shared parameters.
 
-        The preconditioner eliminates the columns by their own blocks; `factor` is what `reduced`
-        gave for this system or a similar one.
+        Conjugate gradients until the residual has fallen by `tolerance`; the preconditioner
+        eliminates the columns by their own blocks, and of the background what they take from it
+        on average. (Three iterations do: the general routine of
+        scipy spends most of its time between them.)
         """
         size = head.size
+        left = np.concatenate([head.ravel(), tail])
+        solution, product, along = np.zeros_like(left), np.empty_like(left), np.zeros_like(left)
+        enough = tolerance * np.linalg.norm(left)
+        before = 0.0
+        for _ in range(MOST_STEPS):
+            better = self._precondition(left, size)
+            now = left @ better
+            along = better + (now / before if before else 0.0) * along
+            self._multiply(along, product, size)
+            share = now / (along @ product)
+            solution += share * along
+            left -= share * product
+            before = now
+            if np.linalg.norm(left) <= enough:
+                break
+        return solution[:size].reshape(head.shape), solution[size:]
 
-        def join(columns: np.ndarray, shared: np.ndarray) -> np.ndarray:
-            return np.concatenate([columns.ravel(), shared])
+    def _multiply(self, vector: np.ndarray, out: np.ndarray, size: int) -> None:
+        """Write the product with the whole matrix to `out`."""
+        columns, shared = vector[:size].reshape(-1, 4), vector[size:]
+        head = out[:size].reshape(-1, 4)
+        self._rows(self.neighbours, self.blocks, columns, head)
+        head += self.spread(shared)
+        out[size:] = self.gather(columns) + self.corner @ shared
 
-        def split(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return vector[:size].reshape(head.shape), vector[size:]
+    def _precondition(self, vector: np.ndarray, size: int) -> np.ndarray:
+        """Apply the inverse of the matrix without the blocks between columns."""
+        out = np.empty_like(vector)
+        columns = out[:size].reshape(-1, 4)
+        alone = np.arange(len(columns) + 1)
+        own = Neighbours(alone, alone[:-1])
+        self._rows(own, self.inverse, vector[:size].reshape(-1, 4), columns)
+        if len(vector) > size:
+            n_widths = self.border.shape[2]
+            low = vector[size:] - self.gather(columns)
+            if n_widths:
+                low[:n_widths] = linalg.cho_solve(self._widths_factor, low[:n_widths])
+                columns -= (self.response.reshape(-1, n_widths) @ low[:n_widths]).reshape(-1, 4)
+            if self.surface is not None:
+                low[n_widths:] = self.background.solve(low[n_widths:]) / self._left_of_surface
+                columns -= self.inverse[:, :, 0] * (self.surface @ low[n_widths:])[:, None]
+            out[size:] = low
+        return out
 
-        def multiply(vector: np.ndarray) -> np.ndarray:
-            columns, shared = split(vector)
-            out = self._rows(self.neighbours, self.blocks, columns)
-            return join(out + self.spread(shared), self.gather(columns) + self.corner @ shared)
-
-        def precondition(vector: np.ndarray) -> np.ndarray:
-            columns, shared = split(vector)
-            left = shared - self.gather(self._own(columns))
-            low = linalg.cho_solve(factor, left, check_finite=False) if len(left) else left
-            return join(self._own(columns - self.spread(low)), low)
-
-        shape = (size + len(tail),) * 2
-        solution, _ = cg(
-            LinearOperator(shape, multiply, dtype=float),
-            join(head, tail),
-            rtol=tolerance,
-            maxiter=MOST_STEPS,
-            M=LinearOperator(shape, precondition, dtype=float),
+    def _rows(
+        self, near: Neighbours, blocks: np.ndarray, columns: np.ndarray, out: np.ndarray
+    ) -> None:
+        self.crew.share(
+            multiply_rows, len(columns), near.indptr, near.indices, blocks, columns, out
         )
-        return split(solution)
+
+    @cached_property
+    def across(self) -> sparse.csr_array:
+        """The transposed `surface`."""
+        return sparse.csr_array(self.surface.T)
 
     def spread(self, shared: np.ndarray) -> np.ndarray:
         """Product (n, 4) of the border with shared parameters."""
@@ -129,37 +159,23 @@ class System:
         widths = self.border.reshape(-1, n_widths).T @ columns.ravel()
         if self.surface is None:
             return widths
-        return np.concatenate([widths, self.surface.T @ columns[:, 0]])
+        return np.concatenate([widths, self.across @ columns[:, 0]])
 
-    def _rows(self, near: Neighbours, blocks: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        out = np.empty_like(columns)
-        self.crew.share(
-            multiply_rows, len(columns), near.indptr, near.indices, blocks, columns, out
-        )
-        return out
-
-    def _own(self, columns: np.ndarray) -> np.ndarray:
-        """Apply the inverses of the columns' own blocks."""
-        alone = np.arange(len(columns) + 1)
-        return self._rows(Neighbours(alone, alone[:-1]), self.inverse, columns)
-
-    def reduced(self) -> tuple[np.ndarray, bool]:
-        """Factor the shared part after elimination of the columns by their own blocks."""
-        if len(self.corner) == 0:
-            return np.empty((0, 0)), True
-        response = self.inverse @ self.border
+    @cached_property
+    def _widths_factor(self) -> tuple[np.ndarray, bool]:
+        """Factor the part of the widths after elimination of the columns by their own blocks."""
         n_widths = self.border.shape[2]
-        flat = response.reshape(-1, n_widths)
-        reduced = self.corner.copy()
-        reduced[:n_widths, :n_widths] -= self.border.reshape(-1, n_widths).T @ flat
-        if self.surface is not None:
-            cross = self.surface.T @ response[:, 0]
-            reduced[n_widths:, :n_widths] -= cross
-            reduced[:n_widths, n_widths:] -= cross.T
-            weighted = sparse.diags_array(self.inverse[:, 0, 0].astype(float)) @ self.surface
-            reduced[n_widths:, n_widths:] -= (self.surface.T @ weighted).toarray()
+        corner = self.corner[:n_widths, :n_widths]
+        flat = self.response.reshape(-1, n_widths)
         try:
-            return linalg.cho_factor(reduced, check_finite=False)
+            return linalg.cho_factor(corner - self.border.reshape(-1, n_widths).T @ flat)
         except linalg.LinAlgError:
             # Preconditioner only: the diagonal serves when elimination lost definiteness.
-            return linalg.cho_factor(np.diag(np.abs(np.diag(self.corner)) + 1e-300))
+            return linalg.cho_factor(np.diag(np.abs(np.diag(corner)) + 1e-300))
+
+    @cached_property
+    def _left_of_surface(self) -> float:
+        """Share of the background's information that unknown intensities leave it."""
+        under = np.asarray(self.surface.sum(axis=1)).ravel()
+        taken = float(under**2 @ self.inverse[:, 0, 0])
+        return max(1.0 - taken / self.background.n_pixels, 0.05)

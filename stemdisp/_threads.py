@@ -8,6 +8,7 @@ from types import TracebackType
 
 import numba
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 PER_THREAD = 3  # shares of a loop for each thread: evens out what differs among them
 
@@ -17,7 +18,8 @@ class Crew:
 
     As many as numba would use: all cores given to the process, or ``NUMBA_NUM_THREADS``. Each item
     of a loop is done by one thread and writes its own results, so the number of threads changes
-    nothing but the time.
+    nothing but the time. Meanwhile the threads of linear algebra, whose sums depend on their
+    number, rest.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -25,16 +27,18 @@ class Crew:
         self._pool = ThreadPoolExecutor(self.size) if self.size > 1 else None
 
     def __enter__(self) -> Crew:
+        self._limits = threadpool_limits(limits=1, user_api="blas")
         return self
 
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._limits.restore_original_limits()
         if self._pool is not None:
             self._pool.shutdown()
 
     def share(self, kernel: Callable[..., None], n: int, *arguments: object) -> None:
-        """Run ``kernel(lo, hi, *arguments)`` until all of ``0 .. n`` are done."""
+        """Run ``kernel(lo, hi, *arguments)``, compiled or numpy's, until ``0 .. n`` are done."""
         if self._pool is None or n < 2:
             kernel(0, n, *arguments)
             return

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stemdisp._start import Scaled
 
 WIDTH_BOUNDS_A = (0.22, 0.95)
-NEIGHBOURHOOD_A = 3.6
+NEIGHBOURHOOD_A = 3.2
 DETECTION = 3.0  # standard errors of intensity
 EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut by it
 MASKED_SHARE = 0.1
@@ -261,8 +261,10 @@ def _column_chi2(
     """
     width = float(np.median(state.sigma))
     block = max(1, round(BLOCK * width / max(problem.step)))
-    coarse = block_sums(residual, block)
-    used = block_sums(problem.mask, block) > 0.5 * block**2
+    coarse = block_sums(residual, block, problem.crew)
+    used = np.ones(coarse.shape, dtype=bool)
+    if problem.weight.size:
+        used = block_sums(problem.mask, block) > 0.5 * block**2
     power = coarse**2
     if problem.order == 1 and min(coarse.shape) > 1:
         gy, gx = np.gradient(coarse)

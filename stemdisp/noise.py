@@ -126,12 +126,20 @@ class Tiles:
             if weight is not None:
                 part = part / np.sqrt(np.maximum(weight[_tile(corner, self.shape)], 1e-12))
             part = (part - np.sum(part * taper) / total) * taper
-            powers.append(np.abs(fft.rfft2(part)) ** 2 / np.sum(taper**2))
+            modes = fft.rfft2(part)
+            powers.append((modes.real**2 + modes.imag**2) / np.sum(taper**2))
         return Periodograms(np.stack(powers), self.shape)
 
 
 def _tile(corner: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
     return slice(corner[0], corner[0] + shape[0]), slice(corner[1], corner[1] + shape[1])
+
+
+@lru_cache(maxsize=4)
+def _wave_numbers(shape: tuple[int, int]) -> np.ndarray:
+    """Length of the wave vector (rad/px) of every mode."""
+    fy, fx = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :]
+    return (2 * np.pi * np.hypot(fy, fx)).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
@@ -145,7 +153,7 @@ def _rings(shape: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def ring_medians(
-    periodograms: Periodograms, highest: float = 0.5
+    periodograms: Periodograms, band: tuple[float, float] = (0.0, 0.5)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ring-averaged power spectrum, robust against lattice peaks.
 
@@ -153,8 +161,8 @@ def ring_medians(
     ----------
     periodograms : Periodograms
         Power of the tiles of an image.
-    highest : float
-        Frequency (1/px) up to which the spectrum is wanted.
+    band : (float, float)
+        Frequencies (1/px) between which the spectrum is wanted.
 
     Returns
     -------
@@ -165,7 +173,7 @@ def ring_medians(
     width, order, bounds = _rings(periodograms.shape)
     flat = periodograms.power.reshape(len(periodograms.power), -1)
     centres, values = [], []
-    for k in range(1, min(len(bounds) - 1, int(highest / width) + 1)):
+    for k in range(max(1, int(band[0] / width)), min(len(bounds) - 1, int(band[1] / width) + 1)):
         part = flat[:, order[bounds[k] : bounds[k + 1]]]
         if part.shape[1] >= 8:
             centres.append((k + 0.5) * width)
@@ -261,11 +269,11 @@ def measure_noise(
     return NoiseLevel(kind, max(level, floor), slope, source)
 
 
-def noise_band(sigma_px: float) -> float:
-    """Highest frequency (1/px) that `measure_noise` reads for columns of this width."""
-    high = NOISE_BAND[1] / (2 * np.pi * sigma_px)
+def noise_band(sigma_px: float) -> tuple[float, float]:
+    """Frequencies (1/px) that `measure_noise` reads in a residual of columns of this width."""
+    low, high = (k / (2 * np.pi * sigma_px) for k in NOISE_BAND)
     # With coarse pixels it reads what there is.
-    return 0.5 if high > 0.42 else high + 0.01
+    return (0.0, 0.5) if high > 0.42 else (low - 0.01, high + 0.01)
 
 
 def misfit_ratio(
@@ -290,7 +298,7 @@ def misfit_ratio(
         1 when model and noise explain the image; above 1 for misfit.
     """
     ny, nx = periodograms.shape
-    k = 2 * np.pi * np.hypot(fft.fftfreq(ny)[:, None], fft.rfftfreq(nx)[None, :])
+    k = _wave_numbers(periodograms.shape)
     band = (k * sigma_px > 0.3) & (k * sigma_px < NOISE_BAND[0])
     expected = noise.level / k[band] ** 2 if noise.kind == "idpc" else noise.level
     # Modes of the half plane stand for two, but for those with kx = 0.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stemdisp import _joint
-from stemdisp._coarse import back, block_size, coarsen
+from stemdisp._coarse import back, block_size, coarsen, coarsen_image
 from stemdisp._joint import Problem, State
 from stemdisp._start import Scaled, begin, resume, scale_image
 from stemdisp._threads import Crew
@@ -34,7 +34,8 @@ FAINT_PRIOR_A = 0.02
 POSITION_PRIOR_A = 0.5
 SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
 OUTSIDE = 0.3  # share of a column beyond the usable pixels above which its kind is assumed
-SETTLED = 0.02  # widths of the column: by less a draught of the positions need not move
+TOLERANCE_A = 3e-4
+SETTLED = 0.1  # widths of a column: this near to its peak any metric will lead it there
 SAME_LEVEL = 0.1  # change of the noise level that calls for no further steps
 
 
@@ -99,19 +100,18 @@ def refine_columns(
     good = _usable_pixels(data, mask)
     if widths not in ("species", "site", "column"):
         raise ValueError(f"widths = {widths!r} is not one of: species, site, column")
-    species = tuple(dict.fromkeys(columns["species"]))
-    group = _width_groups(columns, widths)
-    scaled = scale_image(data, good, size)
+    codes, names = pd.factorize(columns["species"])
+    kind, species = codes.astype(np.int64), tuple(names)
+    group = _width_groups(columns, kind, widths)
     tiles = Tiles.choose(good.shape, None if good.all() else good)
     with Crew() as crew:
-        problem, state = begin(scaled, columns, species, group, crew)
+        scaled = scale_image(data, good, size, crew)
+        problem, state = begin(scaled, columns, kind, species, group, crew)
         problem, state = _with_prior(problem, state, 1e-3, scaled)
         state, warm = resume(columns, species, state, problem, scaled)
-        if not warm:
-            state = _draw_in(problem, state, scaled)
-        problem, state, measured = _fit(
-            problem, state, scaled, _Noise(noise, noise_psd, tiles), max_iterations
-        )
+        known = _Noise(noise, noise_psd, tiles)
+        state, level = _roughly(problem, state, scaled, known, cold=not warm)
+        problem, state, measured = _fit(problem, state, scaled, known, level, max_iterations)
         return collect(columns, problem, state, measured, species, scaled)
 
 
@@ -151,12 +151,12 @@ def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return good
 
 
-def _width_groups(columns: pd.DataFrame, widths: str) -> np.ndarray | None:
+def _width_groups(columns: pd.DataFrame, kind: np.ndarray, widths: str) -> np.ndarray | None:
     """Return which columns share a width; None where each has its own."""
     if widths == "column":
         return None
     if widths == "species":
-        return pd.factorize(columns["species"])[0].astype(np.int64)
+        return kind
     check_columns(columns, ("site",))
     return columns.groupby(["species", "site"], sort=False, dropna=False).ngroup().to_numpy(np.int64)
 
@@ -199,16 +199,22 @@ def _with_prior(
     return problem, replace(state, columns=columns)
 
 
-def _draw_in(problem: Problem, state: State, scaled: Scaled) -> State:
-    """Begin with plain least squares: the widest basin, for columns that start a width away."""
-    block = block_size(float(np.median(state.sigma)) / max(problem.step))
-    coarse, drawn = coarsen(problem, state, block, scaled.knots) if block > 1 else (problem, state)
-    rough = SETTLED * float(np.median(drawn.sigma))
-    held = replace(coarse, free_widths=False)
-    options = {"negligible": 0.3, "max_step": 0.3}
-    drawn = _joint.iterate(held, drawn, max_iterations=3, tolerance=5 * rough, **options)
-    drawn = _joint.iterate(coarse, drawn, max_iterations=6, tolerance=rough, **options)
-    return back(drawn, state, problem, block) if block > 1 else drawn
+def _draw_in(problem: Problem, state: State, *, widths: bool) -> State:
+    """Begin with plain least squares: the widest basin, for columns that start a width away.
+
+    Widths are held at first, and freed at the end where `widths` is true.
+    """
+    rough = SETTLED * float(np.median(state.sigma))
+    for free, steps in ((False, 3), (True, 6))[: 2 if widths else 1]:
+        state = _joint.iterate(
+            replace(problem, free_widths=free),
+            state,
+            max_iterations=steps,
+            tolerance=2 * rough,
+            negligible=0.3,
+            max_step=0.3,
+        )
+    return state
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,30 +250,65 @@ class _Noise:
 
 
 def _fit(
-    problem: Problem, state: State, scaled: Scaled, noise: _Noise, max_iterations: int
+    problem: Problem,
+    state: State,
+    scaled: Scaled,
+    noise: _Noise,
+    level: NoiseLevel,
+    max_iterations: int,
 ) -> tuple[Problem, State, Measured]:
     """Converge in the metric of the noise, again if the noise is not what it seemed at first."""
-    state = _bounded(state, scaled.scale)
-    level, _, _ = noise.level(problem, state, scaled.unit, most=1)
     noise = replace(noise, kind=level.kind)
     for again in (False, True):
         before = problem
         problem, state = _weighted(problem, state, level, scaled)
-        same = np.array_equal(problem.prior > problem.prior.min(), before.prior > before.prior.min())
-        if again and same and not problem.pixel_weights and abs(
-            problem.level / before.level - 1
-        ) < SAME_LEVEL:
+        if again and not problem.pixel_weights and _same_prior(problem, before):
             break
         state = _joint.iterate(
             problem,
             state,
             max_iterations=max_iterations,
-            tolerance=3e-4 / scaled.scale,
+            tolerance=TOLERANCE_A / scaled.scale,
             max_step=0.2,
         )
         state = _bounded(state, scaled.scale)
         level, powers, residual = noise.level(problem, state, scaled.unit)
     return problem, state, Measured(level, powers, residual)
+
+
+def _roughly(
+    problem: Problem, state: State, scaled: Scaled, noise: _Noise, *, cold: bool
+) -> tuple[State, NoiseLevel]:
+    """Come near the solution, on a coarser image where pixels are fine enough for that.
+
+    Also returns what the noise seems to be.
+    """
+    block = block_size(float(np.median(state.sigma)) / max(problem.step))
+    if block == 1:
+        state = _bounded(_draw_in(problem, state, widths=True), scaled.scale) if cold else state
+        return state, noise.level(problem, state, scaled.unit, most=1)[0]
+    small = coarsen_image(scaled, block, problem.crew)
+    coarse, drawn = coarsen(problem, state, small, block)
+    if cold:
+        # What the noise is can only be told when the columns fit.
+        drawn = _bounded(_draw_in(coarse, drawn, widths=noise.kind == "auto"), small.scale)
+    tiles = Tiles.choose(small.image.shape, None if small.mask.all() else small.mask)
+    level, _, _ = _Noise(noise.kind, None, tiles).level(coarse, drawn, 1.0, most=1)
+    coarse, drawn = _weighted(coarse, drawn, level, small)
+    drawn = _joint.iterate(
+        coarse, drawn, max_iterations=8, tolerance=0.0, negligible=0.8, max_step=0.2
+    )
+    state = back(_bounded(drawn, small.scale), state, problem, block)
+    # Noise that is white between pixels is less in their means; that of a gradient is not.
+    share = 1.0 if level.kind == "idpc" else block**2
+    return _bounded(state, scaled.scale), replace(level, level=level.level * share)
+
+
+def _same_prior(one: Problem, other: Problem) -> bool:
+    """Whether the noise calls for the same treatment of every column."""
+    held = [problem.prior > problem.prior.min() for problem in (one, other)]
+    level = abs(one.level / other.level - 1) < SAME_LEVEL
+    return level and np.array_equal(*held) and np.array_equal(one.frozen, other.frozen)
 
 
 def _bounded(state: State, scale: float) -> State:

@@ -102,7 +102,7 @@ def test_the_methods_name_modules_and_bits_that_exist():
 
 
 def test_constants_in_the_methods_are_those_of_the_code():
-    from stemdisp import _summary, find, fit, interpret, refine
+    from stemdisp import _start, _summary, find, fit, interpret
 
     page = " ".join(text("docs/methods.md").split())
     assert f"knots {_start.BACKGROUND_KNOTS_A:g} Å apart" in page

@@ -3,53 +3,79 @@
 import numpy as np
 import pytest
 
-from stemdisp import _kernels
+from stemdisp import _kernels, _pairs
+from stemdisp._background import Background, block_sums
+from stemdisp._joint import Strips
+from stemdisp._system import Neighbours
 
-GRID = (96, 100)
-PAIR = {"x": [48.3, 52.1], "y": [44.2, 47.9], "volume": [30.0, -12.0], "sigma": [3.1, 3.7]}
+GRID = (96, 104)
+# V, x, y, width; the third is cut by the border
+COLUMNS = np.array([[30.0, 48.3, 44.2, 3.1], [-12.0, 52.1, 47.9, 3.7], [20.0, 100.4, 60.2, 3.3]])
+SQUARE = (1.0, 1.0)
+OBLONG = (1.1, 1 / 1.1)
+NONE = np.empty((0, 0), np.float32)
+steps = pytest.mark.parametrize("step", [SQUARE, OBLONG])
 
 
-def stamp(volume, x, y, sigma):
+def stamp(volume, x, y, sigma, step=SQUARE):
     yy, xx = np.mgrid[: GRID[0], : GRID[1]]
-    r2 = (xx - x) ** 2 + (yy - y) ** 2
+    r2 = (xx * step[0] - x) ** 2 + (yy * step[1] - y) ** 2
     return volume / (2 * np.pi * sigma**2) * np.exp(-r2 / (2 * sigma**2))
 
 
-def derivatives(c):
-    """Images of d column / d (V, x, y, sigma) of column `c` of PAIR, by central differences."""
-    p = np.array([PAIR[name][c] for name in ("volume", "x", "y", "sigma")])
+def derivatives(column, step=SQUARE):
+    """Images of d column / d (V, x, y, sigma), by central differences."""
     h = 1e-4
-    return [(stamp(*(p + h * e)) - stamp(*(p - h * e))) / (2 * h) for e in np.eye(4)]
+    return [
+        (stamp(*(column + h * e), step) - stamp(*(column - h * e), step)) / (2 * h)
+        for e in np.eye(4)
+    ]
 
 
-def inner(a, b, order):
+def inner(a, b, order, step=SQUARE):
     """Sum over pixels of a * b, or of the products of their gradients (Parseval, |k|^2)."""
     if order == 0:
         return np.sum(a * b)
-    k = [2 * np.pi * np.fft.fftfreq(n) for n in GRID]
+    k = [2 * np.pi * np.fft.fftfreq(n, d) for n, d in zip(GRID, step[::-1], strict=True)]
     k2 = k[0][:, None] ** 2 + k[1][None, :] ** 2
     return np.sum(np.fft.fft2(a) * np.conj(np.fft.fft2(b)) * k2).real / a.size
 
 
-def arrays():
-    return [np.array(PAIR[name]) for name in ("x", "y", "volume", "sigma")]
+def strips_of(columns, height=24):
+    strips = Strips.build(columns[:, 1:3], GRID[0], height)
+    return strips, columns[strips.order]
+
+
+def residual(columns, image, weight=NONE, coefficients=None, step=SQUARE, height=24):
+    strips, ordered = strips_of(columns, height)
+    background = Background.build(np.ones(GRID, dtype=bool), 30.0)
+    if coefficients is None:
+        coefficients = np.zeros(background.shape)
+    out = np.full(GRID, np.nan, np.float32)
+    seen = np.empty((strips.count, *background.shape))
+    image = image.astype(np.float32)
+    _kernels.residual_strips(
+        0, strips.count, image, weight, ordered, strips.first, height, 6.0, *step,
+        coefficients, background.spline, out, seen,
+    )  # fmt: skip
+    return out, seen.sum(axis=0), background
 
 
 @pytest.mark.parametrize("order", [0, 1])
 def test_information_is_the_summed_product_of_derivatives(order):
     indptr, indices = np.array([0, 2, 4]), np.array([0, 1, 0, 1])
-    # pixels that count a quarter for intensities and widths, 0.64 for positions
-    fields = np.stack([np.full(GRID, 0.25), np.full(GRID, 0.64)])
-    seen = np.sqrt([0.25, 0.64, 0.64, 0.25])
-    blocks = _kernels.pair_information(indptr, indices, *arrays(), fields, order)
-    d = [derivatives(0), derivatives(1)]
+    # pixels that count differently for each parameter
+    root = np.array([[0.5, 0.8, 0.9, 0.6], [1.0, 0.7, 0.4, 0.3]])
+    blocks = _pairs.pair_information(indptr, indices, COLUMNS[:2], root, order)
+    d = [derivatives(c) for c in COLUMNS[:2]]
     for block, (a, b) in zip(blocks, [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
         expected = np.array([[inner(p, q, order) for q in d[b]] for p in d[a]])
         scale = np.sqrt(
             np.outer([inner(p, p, order) for p in d[a]], [inner(q, q, order) for q in d[b]])
         )
-        expected *= np.outer(seen, seen)
-        np.testing.assert_allclose(block / scale, expected / scale, atol=2e-7)
+        np.testing.assert_allclose(
+            block / scale, expected * np.outer(root[a], root[b]) / scale, atol=2e-7
+        )
 
 
 def test_the_gradient_metric_is_that_of_finite_differences():
@@ -63,34 +89,127 @@ def test_the_gradient_metric_is_that_of_finite_differences():
             ]
         )
 
-    ends, one = np.array([0, 1, 2]), np.ones((2, 1, 1))
-    block = _kernels.pair_information(ends, np.array([1, 0]), *arrays(), one, 1)[0]
-    d = [[gradient(image) / 60 for image in derivatives(c)] for c in (0, 1)]
+    ends, one = np.array([0, 1, 2]), np.ones((2, 4))
+    block = _pairs.pair_information(ends, np.array([1, 0]), COLUMNS[:2], one, 1)[0]
+    d = [[gradient(image) / 60 for image in derivatives(c)] for c in COLUMNS[:2]]
     expected = np.array([[np.sum(p * q) for q in d[1]] for p in d[0]])
     np.testing.assert_allclose(block, expected, atol=0.005 * np.abs(block).max())
 
 
+@steps
 @pytest.mark.parametrize("order", [0, 1])
-def test_projection_is_the_derivative_of_the_inner_product(order):
-    residual = np.random.default_rng(3).normal(size=GRID)
-    found = _kernels.project_residual(residual, *arrays(), 9.0, order)
-    for c in range(2):
-        expected = [inner(image, residual, order) for image in derivatives(c)]
-        np.testing.assert_allclose(found[c], expected, rtol=1e-5, atol=1e-7)
+def test_projection_is_the_derivative_of_the_inner_product(order, step):
+    image = np.random.default_rng(3).normal(size=GRID)
+    columns = COLUMNS[:2] * [1, step[0], step[1], 1]
+    strips, ordered = strips_of(columns)
+    found = np.empty((2, 4))
+    _kernels.project_columns(
+        0, strips.count, image.astype(np.float32), ordered, strips.first, 7.5, order, *step, found
+    )
+    for row, column in zip(found, ordered, strict=True):
+        expected = [inner(d, image, order, step) for d in derivatives(column, step)]
+        np.testing.assert_allclose(row, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
 
 
-def test_rendered_columns_hold_their_volume():
-    out = np.zeros(GRID)
-    _kernels.render_columns(out, *arrays(), 9.0)
-    np.testing.assert_allclose(out.sum(), sum(PAIR["volume"]), rtol=1e-9)
-    expected = sum(stamp(*(PAIR[n][c] for n in ("volume", "x", "y", "sigma"))) for c in (0, 1))
-    np.testing.assert_allclose(out, expected, atol=1e-12)
+@steps
+@pytest.mark.parametrize("height", [12, 24, 96])
+def test_the_residual_lacks_columns_and_background_and_is_weighted(height, step):
+    rng = np.random.default_rng(4)
+    image, weight = rng.normal(size=GRID), rng.uniform(0, 2, GRID).astype(np.float32)
+    reach = max(12, height)  # a column must not reach beyond the next strip
+    columns = COLUMNS * [1, step[0], step[1], 1 if reach > 20 else 0.5]
+    background = Background.build(np.ones(GRID, dtype=bool), 30.0)
+    coefficients = rng.normal(size=background.shape)
+    y, x = (axis.at(np.arange(n)).toarray() for axis, n in
+            ((background.along_y, GRID[0]), (background.along_x, GRID[1])))  # fmt: skip
+    expected = image - y @ coefficients @ x.T - sum(stamp(*c, step) for c in columns)
+    found, seen, _ = residual(columns, image, weight, coefficients, step, height)
+    np.testing.assert_allclose(found, expected * weight, atol=3e-6)
+    np.testing.assert_allclose(seen, y.T @ found @ x, atol=1e-4)
 
 
-def test_masked_share_under_a_column():
-    image = np.where(np.arange(GRID[1]) < 48, 2.0, 9.0) * np.ones(GRID)
-    mask = image < 3
-    x, y, s = np.array([47.5, 20.0]), np.array([40.0, 40.0]), np.array([3.0, 3.0])
-    mean, lost = _kernels.local_mean(image, mask, x, y, s, 4.0)
-    np.testing.assert_allclose(mean, 2.0)
-    np.testing.assert_allclose(lost, [0.5, 0.0], atol=1e-12)
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_share_of_the_pixels_is_seen(order):
+    def seen(weight, columns=COLUMNS[:2]):
+        strips, ordered = strips_of(columns)
+        out = np.empty((len(columns), 5))
+        _kernels.seen_weight(
+            0, strips.count, weight, GRID, ordered, strips.first, 4.0, order, *SQUARE, out
+        )
+        return out
+
+    np.testing.assert_array_equal(seen(NONE), 1.0)
+    np.testing.assert_allclose(seen(np.full(GRID, 0.25, np.float32)), 0.25, rtol=2e-3)
+    # the share of what each derivative has on the pixels that count
+    weight = np.random.default_rng(5).uniform(0, 2, GRID).astype(np.float32)
+    weight[:, 47:] = 0
+    _, ordered = strips_of(COLUMNS[:2])
+    for row, column in zip(seen(weight), ordered, strict=True):
+        for k, image in enumerate(derivatives(column)):
+            power = image**2
+            if order == 1:
+                gy, gx = np.gradient(image)
+                power = gx**2 + gy**2
+            share = np.sum(power * weight) / np.sum(power)
+            assert row[k] == pytest.approx(share, rel=2e-3, abs=5e-3 if order else 2e-3), k
+        shape = stamp(1.0, *column[1:])
+        assert row[4] == pytest.approx(np.sum(shape * weight), rel=5e-3)
+    # half of a column lies beyond the border
+    edge = np.array([[20.0, 40.0, -0.5, 3.0]])
+    np.testing.assert_allclose(seen(NONE, edge)[0], 0.5, atol=0.01)
+
+
+def test_summed_information_is_that_of_the_closed_forms_and_sees_weights():
+    near = Neighbours.within(COLUMNS[:2, 1:3], 20.0)
+    weight = np.ones(GRID, np.float32)
+    found = np.empty((4, 4, 4), np.float32)
+
+    def summed():
+        _pairs.summed_pairs(
+            0, 2, near.indptr, near.indices, COLUMNS[:2], weight, 6.0, *SQUARE, found
+        )
+        return found.copy()
+
+    unit = COLUMNS[:2] * [0, 1, 1, 1] + [1, 0, 0, 0]
+    closed = _pairs.pair_information(near.indptr, near.indices, unit, np.ones((2, 4)), 0)
+    np.testing.assert_allclose(summed(), closed, atol=2e-5 * np.abs(closed).max())
+    weight[:] = np.random.default_rng(6).uniform(0, 2, GRID)
+    d = [derivatives(c) for c in unit]
+    expected = [[[np.sum(p * q * weight) for q in d[b]] for p in d[a]]
+                for a, b in ((0, 0), (0, 1), (1, 0), (1, 1))]  # fmt: skip
+    np.testing.assert_allclose(summed(), expected, atol=2e-5 * np.abs(closed).max())
+    assert np.abs(found - closed).max() > 0.01 * np.abs(closed).max()
+
+
+def test_blocks_are_summed_to_the_last_pixel():
+    image = np.random.default_rng(7).normal(size=(11, 14)).astype(np.float32)
+    found = block_sums(image, 4)
+    assert found.shape == (3, 4)
+    assert found[1, 2] == pytest.approx(image[4:8, 8:12].sum(), abs=1e-5)
+    assert found[2, 3] == pytest.approx(image[8:, 12:].sum(), abs=1e-5)
+    assert found.sum() == pytest.approx(image.sum(), abs=1e-4)
+
+
+def test_neighbours_are_those_of_brute_force():
+    xy = np.random.default_rng(8).uniform(0, 40, (60, 2))
+    columns = np.column_stack([np.ones(60), xy, np.ones(60)])
+    distance = np.hypot(*(xy[:, None] - xy[None]).T)
+    near = Neighbours.within(xy, 12.0)
+    closer = near.closer(columns, 6.0)
+    for a in range(60):
+        for found, radius in ((near, 12.0), (closer, 6.0)):
+            mine = found.indices[found.indptr[a] : found.indptr[a + 1]]
+            assert mine.tolist() == np.flatnonzero(distance[a] < radius).tolist()
+    np.testing.assert_allclose(
+        near.nearest(columns), np.sort(distance, axis=0)[1], rtol=1e-12
+    )
+
+
+def test_strips_hold_every_column_once():
+    xy = np.random.default_rng(9).uniform(-20, 120, (80, 2))
+    strips = Strips.build(xy, 100, 24)
+    assert strips.count == 4 and sorted(strips.order) == list(range(80))
+    y = xy[strips.order, 1]
+    for k in range(1, strips.count - 1):
+        mine = y[strips.first[k] : strips.first[k + 1]]
+        assert ((mine >= 24 * k - 0.5) & (mine < 24 * (k + 1) - 0.5)).all()

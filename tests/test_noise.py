@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from _lattice_images import draw, integrated_noise, lattice
 
-from stemdisp.noise import NoiseLevel, measure_noise, misfit_ratio, ring_spectrum
+from stemdisp.noise import (
+    NoiseLevel,
+    Tiles,
+    measure_noise,
+    misfit_ratio,
+    ring_medians,
+    ring_spectrum,
+)
 
 SIGMA_PX = 3.5
 SIZE = (240, 288)
@@ -104,32 +111,33 @@ def test_coarse_pixels_still_give_a_level():
     assert found.level == pytest.approx(0.01, rel=0.05)
 
 
+def misfit(image, noise, *, mask=None, n_free=0.0):
+    """Misfit of an image to noise alone, as the fit measures it."""
+    tiles = Tiles.choose(image.shape, mask)
+    clean = image if mask is None else np.where(mask, image, 0.0)
+    return misfit_ratio(tiles.periodograms(clean), noise, sigma_px=SIGMA_PX, n_free=n_free)
+
+
 @pytest.mark.parametrize("kind", ["white", "idpc"])
 def test_misfit_is_one_for_noise_alone_and_large_for_the_wrong_model(kind):
-    mask = np.ones(SIZE, dtype=bool)
     image = noise(kind, 0.01, seed=3)
     right = NoiseLevel(kind, 0.01, 0.0, "residual")
-    many = [
-        misfit_ratio(noise(kind, 0.01, seed), mask, right, sigma_px=SIGMA_PX, n_free=0.0)
-        for seed in range(8)
-    ]
+    many = [misfit(noise(kind, 0.01, seed), right) for seed in range(8)]
     assert np.mean(many) == pytest.approx(1, abs=0.03)
     # a column in ten that the model has not got
     truth = lattice(np.random.default_rng(1), size=SIZE).iloc[::10]
     left_over = draw(truth, size=SIZE, background=0.0)
-    assert misfit_ratio(image + left_over, mask, right, sigma_px=SIGMA_PX, n_free=0.0) > 2
-    half = misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.01)
-    assert half > misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.0)
+    assert misfit(image + left_over, right) > 2
+    assert misfit(image, right, n_free=0.01) > misfit(image, right)
 
 
 def test_misfit_shows_white_noise_assumed_for_integrated_noise():
     image = noise("idpc", 0.01, seed=4)
-    mask = np.ones(SIZE, dtype=bool)
     spectrum = ring_spectrum(image)
     wrong = measure_noise(*spectrum, sigma_px=SIGMA_PX, kind="white")
     right = measure_noise(*spectrum, sigma_px=SIGMA_PX)
-    assert misfit_ratio(image, mask, wrong, sigma_px=SIGMA_PX, n_free=0.0) > 2
-    assert misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.0) < 1.2
+    assert misfit(image, wrong) > 2
+    assert misfit(image, right) < 1.2
 
 
 def test_misfit_leaves_masked_pixels_out():
@@ -138,6 +146,34 @@ def test_misfit_leaves_masked_pixels_out():
     mask[:50] = False
     image[~mask] += 30.0
     right = NoiseLevel("white", 0.01, 0.0, "residual")
-    assert misfit_ratio(image, mask, right, sigma_px=SIGMA_PX, n_free=0.0) == pytest.approx(
-        1, abs=0.15
-    )
+    assert misfit(image, right, mask=mask) == pytest.approx(1, abs=0.15)
+    assert misfit(image, right) > 100
+
+
+@pytest.mark.parametrize("kind", ["white", "idpc"])
+def test_tiles_of_a_large_image_give_the_level_of_the_whole(kind):
+    size = (1100, 1700)
+    rng = np.random.default_rng(7)
+    image = rng.normal(0, 0.1, size) if kind == "white" else integrated_noise(rng, size, 0.1)
+    mask = np.ones(size, dtype=bool)
+    mask[:520] = False  # a film over the first row of tiles
+    image[~mask] = 50.0
+    tiles = Tiles.choose(size, mask)
+    assert tiles.shape == (512, 512) and 1 < len(tiles.corners) <= 8
+    assert min(y for y, _ in tiles.corners) > 500
+    spectrum = ring_spectrum(image, mask)
+    found = measure_noise(*spectrum, sigma_px=SIGMA_PX)
+    assert found.kind == kind
+    assert found.level == pytest.approx(0.01, rel=0.05)
+    # the negative control: tiles that do not know of the film
+    spoiled = measure_noise(*ring_spectrum(image), sigma_px=SIGMA_PX, kind=kind)
+    assert abs(np.log(spoiled.level / 0.01)) > 1
+
+
+def test_weights_are_divided_out():
+    rng = np.random.default_rng(8)
+    weight = rng.uniform(0.2, 3.0, SIZE)
+    image = rng.normal(0, 0.1, SIZE) / np.sqrt(weight)
+    powers = Tiles.choose(SIZE).periodograms(image * weight, weight)
+    level = measure_noise(*ring_medians(powers), sigma_px=SIGMA_PX, kind="white").level
+    assert level == pytest.approx(0.01, rel=0.05)
