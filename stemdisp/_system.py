@@ -148,7 +148,7 @@ class System:
     def spread(self, shared: np.ndarray) -> np.ndarray:
         """Product (n, 4) of the border with shared parameters."""
         n_widths = self.border.shape[2]
-        out = (self.border.reshape(-1, n_widths) @ shared[:n_widths]).reshape(self.border.shape[:2])
+        out = (self.border.reshape(self.border.shape[0] * 4, n_widths) @ shared[:n_widths]).reshape(self.border.shape[:2])
         if self.surface is not None:
             out[:, 0] += self.surface @ shared[n_widths:]
         return out
@@ -156,7 +156,7 @@ class System:
     def gather(self, columns: np.ndarray) -> np.ndarray:
         """Product of the transposed border with parameters of columns (n, 4)."""
         n_widths = self.border.shape[2]
-        widths = self.border.reshape(-1, n_widths).T @ columns.ravel()
+        widths = self.border.reshape(self.border.shape[0] * 4, n_widths).T @ columns.ravel()
         if self.surface is None:
             return widths
         return np.concatenate([widths, self.across @ columns[:, 0]])
@@ -168,7 +168,7 @@ class System:
         corner = self.corner[:n_widths, :n_widths]
         flat = self.response.reshape(-1, n_widths)
         try:
-            return linalg.cho_factor(corner - self.border.reshape(-1, n_widths).T @ flat)
+            return linalg.cho_factor(corner - self.border.reshape(self.border.shape[0] * 4, n_widths).T @ flat)
         except linalg.LinAlgError:
             # Preconditioner only: the diagonal serves when elimination lost definiteness.
             return linalg.cho_factor(np.diag(np.abs(np.diag(corner)) + 1e-300))
