@@ -2,15 +2,10 @@
 
 import os
 
-# Before numpy is loaded: libraries read these once.
-for _name in (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-):
+from benchmarks import THREADS
+
+# Before numpy is loaded.
+for _name in THREADS:
     os.environ[_name] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -34,12 +34,28 @@ with the load of the machine (1 is this run alone): compare rows of one run.
 @click.option("--size", default=512, show_default=True, type=click.IntRange(min=128))
 @click.option("--repeats", default=5, show_default=True, help="Noisy images of each kind.")
 @click.option("--runs", default=3, show_default=True, help="Runs whose median time counts.")
-@click.option("--peers", is_flag=True, help="Also run atomap, if installed (a minute).")
-@click.option("--large", default=0, help="Also time the fit of one image of this size.")
+@click.option(
+    "--speed-size",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(min=128),
+    help="Image for columns per second.",
+)
+@click.option("--peers", is_flag=True, help="Also run atomap, if installed (minutes).")
+@click.option(
+    "--peer-size",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(min=128),
+    help="Image on which atomap is timed.",
+)
+@click.option(
+    "--large", default=0, help="Also time the fit of one image of this size on two cores."
+)
 @click.option("--quick", is_flag=True, help="Leave out the pipeline and the first call.")
 @click.option("--write", is_flag=True, help="Write docs/benchmarks.md as well.")
 def main(**chosen: object) -> None:
-    """Measure speed and accuracy on one core and print the tables."""
+    """Measure speed and accuracy and print the tables; on one core but for --large."""
     quick, write = chosen.pop("quick"), chosen.pop("write")
     options = Options(**chosen, pipeline=not quick, first_call=not quick)
     report = measure(options, say=lambda text: click.echo(f"... {text}", err=True))
@@ -53,7 +69,8 @@ def page(report: Report) -> str:
     """Give the page of the documentation."""
     options = report.options
     arguments = f"--size {options.size} --repeats {options.repeats} --runs {options.runs}"
-    arguments += " --peers" if options.peers else ""
+    arguments += f" --speed-size {options.speed_size}"
+    arguments += f" --peers --peer-size {options.peer_size}" if options.peers else ""
     arguments += f" --large {options.large}" if options.large else ""
     return _PAGE.format(
         arguments=f"{arguments} --write",

@@ -5,10 +5,56 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from dataclasses import dataclass
 from importlib import metadata
+from statistics import median
 
 import numpy as np
 import pandas as pd
+
+from benchmarks import accuracy, scene, speed
+
+
+@dataclass(frozen=True)
+class Race:
+    """Both fits on one image; processor seconds, of stemdisp's runs before and after atomap's."""
+
+    size: int
+    kind: str
+    columns: int
+    before_s: tuple[float, ...]
+    after_s: tuple[float, ...]
+    peer_s: float
+
+    @property
+    def rate(self) -> float:
+        """Columns per second of stemdisp, by the median of all runs."""
+        return self.columns / median(self.before_s + self.after_s)
+
+    @property
+    def peer_rate(self) -> float:
+        """Columns per second of atomap."""
+        return self.columns / self.peer_s
+
+    @property
+    def factor(self) -> float:
+        """How many times faster."""
+        return self.rate / self.peer_rate
+
+
+def race(size: int, runs: int) -> Race:
+    """Time atomap once, and stemdisp before and after it: the machine's speed drifts."""
+    kind = scene.KINDS[-1]
+    truth = scene.true_columns(size)
+    image = scene.add_noise(scene.perfect_image(truth, size), kind, 0)
+    start = scene.starts(truth, 0)
+    fit = accuracy.stemdisp_fit(kind.noise)
+    fit(image, start)  # compiles, or loads what was compiled
+    load_atomap()
+    before = speed.cpu_times(lambda: fit(image, start), runs)
+    (peer,) = speed.cpu_times(lambda: fit_with_atomap(image, start), 1)
+    after = speed.cpu_times(lambda: fit(image, start), runs)
+    return Race(size, kind.name, len(truth), before, after, peer)
 
 
 def atomap_version() -> str | None:
@@ -17,6 +63,13 @@ def atomap_version() -> str | None:
         return metadata.version("atomap")
     except metadata.PackageNotFoundError:
         return None
+
+
+def load_atomap() -> None:
+    """Import atomap, which takes seconds that are none of its fit's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import atomap.api  # noqa: F401
 
 
 def fit_with_atomap(image: np.ndarray, start: pd.DataFrame) -> pd.DataFrame:

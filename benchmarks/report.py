@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
 from benchmarks import accuracy, peers, scene, speed
 from benchmarks.accuracy import Fitter, Score
+from benchmarks.large import Large, time_large
+from benchmarks.peers import Race
 
-PEER_SIZE = 256
+PEER_SIZE = 256  # of the errors of others, who are slow
+LARGE, LARGE_S, LARGE_GIB = 4096, 1.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Options:
     size: int = 512
     repeats: int = 5
     runs: int = 3
+    speed_size: int = 1024
     peers: bool = False
+    peer_size: int = 1024
     pipeline: bool = True
     first_call: bool = True
     large: int = 0
@@ -41,29 +47,36 @@ class Report:
     profile: list[tuple[str, float]] = field(default_factory=list)
     peers: list[tuple[str, float, dict[str, Score]]] = field(default_factory=list)
     decided: list[tuple[str, str]] = field(default_factory=list)
-    rates: dict[str, float] = field(default_factory=dict)
+    race: Race | None = None
+    large: Large | None = None
+    calls_s: dict[str, float] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """Give all tables."""
         parts = [
             f"## Accuracy: {self.options.size} x {self.options.size}, {self.n_columns} columns, "
             f"{self.options.repeats} noisy images each\n",
-            _table(_HEAD, (row for entry in self.accuracy for row in _score_rows(*entry))),
+            table(_HEAD, (row for entry in self.accuracy for row in _score_rows(*entry))),
             "`auto` takes "
             + "; ".join(f"{kind} for {name}" for name, kind in self.decided)
             + ".\n",
             "## Goals\n",
-            _table(("goal", "measured", "reached"), goals(self)),
+            table(("goal", "measured", "reached"), goals(self)),
             "## Speed: one core, processor time\n",
-            _table(("what", "measured"), self.speed),
-            "Where the fit of the iDPC image spends its time: "
+            table(("what", "measured"), self.speed),
+            f"Where the fit of the iDPC image of {self.options.speed_size} x "
+            f"{self.options.speed_size} spends its time: "
             + ", ".join(f"`{name}` {share:.0%}" for name, share in self.profile)
             + ".\n",
         ]
+        if self.large:
+            parts += _large_section(self.large)
+        if self.race:
+            parts += _race_section(self.race)
         if self.peers:
             parts += [
                 f"## Others on the same image: {PEER_SIZE} x {PEER_SIZE}, {scene.KINDS[1].name}\n",
-                _table(("fit", "columns/s", *_HEAD[2:]), _peer_rows(self.peers)),
+                table(("fit", "columns/s", *_HEAD[2:]), _peer_rows(self.peers)),
             ]
         return "\n".join(parts)
 
@@ -89,12 +102,13 @@ def measure(options: Options, say: Callable[[str], None] = lambda _: None) -> Re
     report = Report(options, n_columns=len(truth))
     speed.warm_up()
     for kind in scene.KINDS:
-        say(f"accuracy and speed: {kind.name}")
-        _measure_kind(report, truth, kind)
+        say(f"accuracy: {kind.name}")
+        _measure_accuracy(report, truth, kind)
     idpc = scene.KINDS[-1]
     say("ordinary least squares on iDPC noise")
     _score_fit(report, truth, idpc, "noise=white", accuracy.stemdisp_fit("white"))
-    report.profile = speed.profile_fit(truth, options.size, idpc)
+    say("speed")
+    _measure_speed(report)
     if options.peers:
         say("others")
         _measure_peers(report)
@@ -104,35 +118,38 @@ def measure(options: Options, say: Callable[[str], None] = lambda _: None) -> Re
     if options.first_call:
         say("first call")
         ready, first, later = speed.time_first_call()
-        report.rates |= {"first call": first, "later call": later}
+        report.calls_s |= {"first call": first, "later call": later}
         report.speed.append(("import of the fit", f"{ready:.1f} s"))
         report.speed.append(("first fit ever (compiles), tiny image", f"{first:.1f} s"))
         report.speed.append(("first fit of a later process, tiny image", f"{later:.2f} s"))
     if options.large:
         say(f"{options.large} x {options.large}")
-        n, seconds, peak, before = speed.time_large(options.large)
-        report.speed.append(
-            (
-                f"fit of {options.large} x {options.large}, iDPC, {n:.0f} columns",
-                f"{seconds:.1f} s, peak {peak:.2f} GiB ({before:.2f} before the fit)",
-            )
-        )
+        report.large = time_large(options.large)
     return report
 
 
-def _measure_kind(report: Report, truth: pd.DataFrame, kind: scene.Kind) -> None:
-    options = report.options
-    fit = accuracy.stemdisp_fit(kind.noise)
-    _score_fit(report, truth, kind, f"noise={kind.noise}", fit)
-    seconds = speed.time_fit(truth, options.size, kind, fit, options.runs)
-    rate = len(truth) / seconds
-    report.rates[kind.name] = rate
-    report.speed.append(
-        (f"fit with covariances, {kind.name}", f"{seconds:.2f} s, {rate:.0f} columns/s")
-    )
-    image = scene.add_noise(scene.perfect_image(truth, options.size), kind, 0)
+def _measure_accuracy(report: Report, truth: pd.DataFrame, kind: scene.Kind) -> None:
+    """Score the fit with this noise, and see what noise it finds by itself."""
+    size = report.options.size
+    _score_fit(report, truth, kind, f"noise={kind.noise}", accuracy.stemdisp_fit(kind.noise))
+    image = scene.add_noise(scene.perfect_image(truth, size), kind, 0)
     decided = accuracy.stemdisp_fit("auto")(image, scene.starts(truth, 0)).attrs["fit"].noise.kind
     report.decided.append((kind.name, decided))
+
+
+def _measure_speed(report: Report) -> None:
+    """Columns per second for each noise, and where the time goes."""
+    size, runs = report.options.speed_size, report.options.runs
+    truth = scene.true_columns(size)
+    for kind in scene.KINDS:
+        seconds = speed.time_fit(truth, size, kind, accuracy.stemdisp_fit(kind.noise), runs)
+        report.speed.append(
+            (
+                f"fit with covariances, {kind.name}, {size} x {size}",
+                f"{len(truth)} columns in {seconds:.3f} s, {len(truth) / seconds:.0f} columns/s",
+            )
+        )
+    report.profile = speed.profile_fit(truth, size, scene.KINDS[-1])
 
 
 def _score_fit(
@@ -157,11 +174,12 @@ def _measure_pipeline(report: Report) -> None:
 
 
 def _measure_peers(report: Report) -> None:
-    """Compare on a small image, because the others are slow."""
+    """Compare errors on a small image and speed on a large one."""
     kind = scene.KINDS[1]
     fits = [("stemdisp", accuracy.stemdisp_fit(kind.noise), report.options.runs)]
     version = peers.atomap_version()
     if version is not None:
+        peers.load_atomap()
         fits.append((f"atomap {version}, chain", peers.fit_with_atomap, 1))
     truth = scene.true_columns(PEER_SIZE)
     bound = accuracy.bounds_of(truth, PEER_SIZE, kind, "species")
@@ -169,8 +187,8 @@ def _measure_peers(report: Report) -> None:
         rate = len(truth) / speed.time_fit(truth, PEER_SIZE, kind, fit, runs)
         fitted = accuracy.run_many(truth, PEER_SIZE, kind, fit, 2)
         report.peers.append((name, rate, accuracy.score(truth, fitted, bound)))
-    if len(report.peers) > 1:
-        report.rates["over atomap"] = report.peers[0][1] / report.peers[1][1]
+    if version is not None:
+        report.race = peers.race(report.options.peer_size, report.options.runs)
 
 
 def goals(report: Report) -> list[tuple[str, str, str]]:
@@ -198,14 +216,63 @@ def goals(report: Report) -> list[tuple[str, str, str]]:
         rows.append((f"pull 0.97 to 1.03: {label}", text, _yes(good)))
     failed, total = sum(s.failed for s in scores), sum(s.total for s in scores)
     rows.append(("no unmarked failure", f"{failed} of {total}", _yes(failed == 0)))
+    return rows + _other_goals(report)
+
+
+def _other_goals(report: Report) -> list[tuple[str, str, str]]:
+    """Goals that are measured only when asked for, and the choice of noise."""
+    rows = []
+    if report.decided:
+        right = {kind.name: kind.noise for kind in scene.KINDS}
+        good = all(right[name] == noise for name, noise in report.decided)
+        text = "; ".join(f"{noise} for {name}" for name, noise in report.decided)
+        rows.append(("auto takes the right noise", text, _yes(good)))
     for name, limit in (("first call", 10.0), ("later call", 1.0)):
-        if name in report.rates:
-            seconds = report.rates[name]
+        if name in report.calls_s:
+            seconds = report.calls_s[name]
             rows.append((f"{name} <= {limit:g} s", f"{seconds:.2f} s", _yes(seconds <= limit)))
-    if "over atomap" in report.rates:
-        factor = report.rates["over atomap"]
-        rows.append((">= 1000 x atomap's chain", f"{factor:.0f} x", _yes(factor >= 1000)))
+    if report.race:
+        text = f"{report.race.factor:.0f} x"
+        rows.append((">= 1000 x atomap's chain", text, _yes(report.race.factor >= 1000)))
+    large = report.large
+    if large and large.size >= LARGE:
+        what = f"{large.size} x {large.size}, two cores"
+        took = f"{large.median_s:.2f} s on {large.cores} core{'s' if large.cores > 1 else ''}"
+        rows.append((f"{what} <= {LARGE_S:g} s", took, _yes(large.median_s <= LARGE_S)))
+        held = f"{large.peak_gib:.2f} GiB"
+        rows.append((f"{what} <= {LARGE_GIB:g} GiB", held, _yes(large.peak_gib <= LARGE_GIB)))
     return rows
+
+
+def _large_section(large: Large) -> list[str]:
+    """What one large image takes."""
+    rows = [
+        ("cores used", str(large.cores)),
+        ("columns", str(large.columns)),
+        (f"fit with covariances, median of {len(large.seconds)} calls", f"{large.median_s:.2f} s"),
+        ("its first call", f"{large.first_s:.2f} s"),
+        ("most memory of the process", f"{large.peak_gib:.2f} GiB"),
+        ("before the fit, with the image", f"{large.before_gib:.2f} GiB"),
+    ]
+    head = f"## A large image: {large.size} x {large.size}, {scene.KINDS[-1].name}, float32; "
+    return [head + "wall-clock time\n", table(("what", "measured"), rows)]
+
+
+def _race_section(race: Race) -> list[str]:
+    """Both speeds on one image, and how the machine's own speed drifted meanwhile."""
+    before, after = (race.columns / median(times) for times in (race.before_s, race.after_s))
+    runs = len(race.before_s + race.after_s)
+    drift = f"median of {runs} runs: {before:.0f} before atomap's run, {after:.0f} after it"
+    rows = [
+        ("stemdisp, with covariances", f"{race.rate:.0f}", drift),
+        ("atomap's chain", f"{race.peer_rate:.1f}", f"one run of {race.peer_s:.0f} s"),
+    ]
+    head = f"## Speed of both on one image: {race.size} x {race.size}, {race.kind}, "
+    return [
+        f"{head}{race.columns} columns; one core\n",
+        table(("fit", "columns/s", "runs"), rows),
+        f"{race.factor:.0f} times faster.\n",
+    ]
 
 
 def _pull_err(s: Score, name: str) -> float:
@@ -250,7 +317,7 @@ def _cells(s: Score) -> tuple[str, ...]:
     )
 
 
-def _table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+def table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
     """Lay out a Markdown table with columns of even width."""
     cells = [tuple(head), *rows]
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]

@@ -34,32 +34,20 @@ refine_columns(image, scene.starts(truth, 0), pixel_size=scene.PIXEL_A, noise="w
 print(ready, time.process_time() - begin)
 """
 
-_LARGE = """
-import resource, sys, time
-from benchmarks import scene
-from benchmarks.accuracy import stemdisp_fit
-from benchmarks.speed import warm_up
-size = int(sys.argv[1])
-warm_up()
-truth = scene.true_columns(size)
-kind = scene.KINDS[-1]
-image = scene.add_noise(scene.perfect_image(truth, size), kind, 0)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-begin = time.process_time()
-stemdisp_fit(kind.noise)(image, scene.starts(truth, 0))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(truth), time.process_time() - begin, peak / 1024**2, before / 1024**2)
-"""
 
-
-def cpu_seconds(call: Callable[[], object], runs: int) -> float:
-    """Give the median processor time of `runs` calls; the process has one thread."""
+def cpu_times(call: Callable[[], object], runs: int) -> tuple[float, ...]:
+    """Give the processor time of each of `runs` calls; the process has one thread."""
     times = []
     for _ in range(runs):
         start = time.process_time()
         call()
         times.append(time.process_time() - start)
-    return median(times)
+    return tuple(times)
+
+
+def cpu_seconds(call: Callable[[], object], runs: int) -> float:
+    """Give the median processor time of `runs` calls."""
+    return median(cpu_times(call, runs))
 
 
 def time_fit(truth: pd.DataFrame, size: int, kind: scene.Kind, fit: Fitter, runs: int) -> float:
@@ -95,24 +83,23 @@ def time_first_call() -> tuple[float, float, float]:
     Processor time in fresh processes with an empty cache of compiled code.
     """
     with tempfile.TemporaryDirectory() as cache:
-        first, later = (_child(_FIRST_CALL, NUMBA_CACHE_DIR=cache) for _ in range(2))
+        first, later = (run_script(_FIRST_CALL, NUMBA_CACHE_DIR=cache) for _ in range(2))
     return later[0], first[1], later[1]
 
 
-def time_large(size: int) -> tuple[float, ...]:
-    """Give columns, seconds, GiB at the peak and GiB before the fit for one large image."""
-    return tuple(_child(_LARGE, str(size)))
+def run_script(script: str, *arguments: str, **environment: str | None) -> list[float]:
+    """Run a script in its own process and read the numbers that it prints.
 
-
-def _child(script: str, *arguments: str, **environment: str) -> list[float]:
-    """Run a script in its own process and read the numbers that it prints."""
+    It gets this process's environment with these changes; None takes a variable away.
+    """
+    changed = os.environ | environment
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=os.environ | environment,
+        env={name: value for name, value in changed.items() if value is not None},
     )
     return [float(number) for number in done.stdout.split()]
 

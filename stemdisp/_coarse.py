@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from stemdisp._background import Background, block_sums
-from stemdisp._joint import Problem, State, Strips
+from stemdisp._model import Problem, State, Strips
 from stemdisp._start import Scaled
 from stemdisp._threads import Crew
 

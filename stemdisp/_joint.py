@@ -4,8 +4,6 @@ One residual image; information analytic (closed-form overlaps of Gaussians); ea
 the sparse system of all columns together with the shared widths and a smooth background by
 preconditioned conjugate gradients. ``order`` 0 is least squares on the image (white noise),
 1 least squares on its gradient (iDPC).
-
-Columns are ordered by strips of rows (`Strips`); lengths are in square pixels (see `_kernels`).
 """
 
 from __future__ import annotations
@@ -16,12 +14,10 @@ import numpy as np
 from scipy import linalg, sparse
 
 from stemdisp import _kernels
-from stemdisp._background import Background
+from stemdisp._model import REACH, Problem, State, residual_image, seen_weight
 from stemdisp._pairs import normal_rows, summed_pairs
 from stemdisp._system import Neighbours, System
-from stemdisp._threads import Crew
 
-REACH = 4.2  # half window of a column in widths; the tail beyond holds 1.5e-4 of the peak
 PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see each other
 # Overlaps are those of whole columns; at the image border they are a little off. This share of
 # the diagonal keeps every step downhill and costs no accuracy at convergence.
@@ -37,148 +33,6 @@ RATIOS = (0.1, 0.9)  # of steps that follow each other; smaller ones are luck
 SOLVED = 0.02  # residual of a step's linear system: steps correct what earlier ones left
 SAME = 0.03  # rms change, in widths and intensities, that leaves the normal equations as they are
 WIDTH_SPREAD = 0.15  # by which widths of one kind may differ where the image does not say
-
-
-@dataclass(frozen=True, eq=False)
-class Strips:
-    """Columns sorted by strips of `height` rows, and by x within a strip.
-
-    ``order`` says which row of the table each column is; columns of strip k are
-    ``first[k] .. first[k + 1]``.
-    """
-
-    order: np.ndarray
-    first: np.ndarray
-    height: int
-
-    @classmethod
-    def build(cls, xy_px: np.ndarray, n_rows: int, height: int) -> Strips:
-        """Sort columns at (x, y); those beyond the image belong to the outermost strips."""
-        count = max(1, n_rows // height)  # the last strip takes the rest
-        strip = np.clip(np.floor((xy_px[:, 1] + 0.5) / height), 0, count - 1).astype(np.int64)
-        order = np.lexsort((xy_px[:, 1], xy_px[:, 0], strip))
-        return cls(order, np.searchsorted(strip[order], np.arange(count + 1)), height)
-
-    @property
-    def count(self) -> int:
-        """Number of strips."""
-        return len(self.first) - 1
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """Parameters of the fit: ``columns`` (n, 4) are V, x, y and width."""
-
-    columns: np.ndarray
-    coefficients: np.ndarray
-    converged: np.ndarray
-    iterations: int = 0
-
-    @property
-    def volume(self) -> np.ndarray:
-        """Integrated intensity of every column."""
-        return self.columns[:, 0]
-
-    @property
-    def xy(self) -> np.ndarray:
-        """Positions (n, 2)."""
-        return self.columns[:, 1:3]
-
-    @property
-    def sigma(self) -> np.ndarray:
-        """Width of every column."""
-        return self.columns[:, 3]
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """Everything that stays fixed while the parameters move.
-
-    ``weight`` (ny, nx) is the statistical weight of the pixels, 0 where masked, and has the shape
-    (0, 0) where all count alike; ``pixel_weights`` says that it follows the counts (Poisson).
-    ``kind`` is the species of each column, ``group`` the columns
-    that share a width (None: each has its own).
-    ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
-    ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
-    ``leash`` is how far each column may go from its start, ``under`` the functions of the
-    background there.
-    ``scratch`` (ny, nx) is where residuals are written.
-    ``nuisance`` is the kind whose columns need not converge (-1: none).
-    ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
-    at their start, because what is visible of them cannot say more.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    weight: np.ndarray
-    background: Background
-    strips: Strips
-    near: Neighbours
-    step: tuple[float, float]
-    start: np.ndarray
-    kind: np.ndarray
-    group: np.ndarray | None
-    leash: np.ndarray
-    under: sparse.csr_array
-    scratch: np.ndarray
-    crew: Crew
-    expected: np.ndarray
-    frozen: np.ndarray
-    prior: np.ndarray
-    level: float = 1e-4
-    nuisance: int = -1
-    free_widths: bool = True
-    order: int = 0
-    pixel_weights: bool = False
-
-    @property
-    def own_widths(self) -> bool:
-        """Whether each column has a width of its own."""
-        return self.group is None and self.free_widths
-
-
-def residual_image(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarray]:
-    """Return (image - model) * weight, and its inner products with the background's functions.
-
-    The residual is the `scratch` of the problem: the next call writes over it.
-    """
-    strips = problem.strips
-    out = problem.scratch
-    inner = np.empty((strips.count, *state.coefficients.shape))
-    problem.crew.share(
-        _kernels.residual_strips,
-        strips.count,
-        problem.image,
-        problem.weight,
-        state.columns,
-        strips.first,
-        strips.height,
-        REACH + 0.8,
-        *problem.step,
-        state.coefficients,
-        problem.background.spline,
-        out,
-        inner,
-    )
-    return out, inner.sum(axis=0).ravel()
-
-
-def seen_weight(problem: Problem, state: State, weight: np.ndarray) -> np.ndarray:
-    """Mean weight of the pixels as V, x, y, s and the column itself see them; shape (n, 5)."""
-    out = np.empty((len(state.columns), 5))
-    problem.crew.share(
-        _kernels.seen_weight,
-        problem.strips.count,
-        weight,
-        problem.image.shape,
-        state.columns,
-        problem.strips.first,
-        3.5,
-        problem.order,
-        *problem.step,
-        out,
-    )
-    return out
 
 
 def iterate(

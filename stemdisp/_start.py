@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from stemdisp import _joint
 from stemdisp._background import Background, block_sums
-from stemdisp._joint import Problem, State, Strips
+from stemdisp._model import RENDERED, Problem, State, Strips
 from stemdisp._system import Neighbours
 from stemdisp._threads import Crew
 from stemdisp.fit import WIDTH_BOUNDS_A
@@ -94,7 +93,7 @@ def begin(
     """Give starting parameters: peak heights over the local minimum, common widths."""
     scale, step = scaled.scale, scaled.step
     xy = columns[["x_px", "y_px"]].to_numpy(dtype=np.float64)
-    far = (_joint.REACH + 0.8) * WIDTH_BOUNDS_A[1] + LEASH_A[1]
+    far = RENDERED * WIDTH_BOUNDS_A[1] + LEASH_A[1]
     least = max(far / scale / step[1], LEAST_STRIP_PX)
     # a multiple of every block of pixels that a coarser image may have
     strips = Strips.build(xy, len(scaled.image), 12 * int(np.ceil(least / 12)))

@@ -11,10 +11,11 @@ from scipy import ndimage, sparse
 
 from stemdisp import _joint
 from stemdisp._background import block_sums
-from stemdisp._joint import Problem, Seen, State
+from stemdisp._joint import Seen
+from stemdisp._model import Problem, State, seen_weight
 from stemdisp._pairs import covariance_rows, window_covariance
 from stemdisp._system import Neighbours, System
-from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio
+from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio, ring_medians
 from stemdisp.tables import Quality
 
 if TYPE_CHECKING:
@@ -50,10 +51,17 @@ class Fit:
         Kind and level in use.
     misfit : float
         Residual power in the columns' band over what noise explains; 1 is perfect.
+    chi2 : dict of str to float
+        Reduced chi-square of each species: `misfit`, shared out by the power of the residual
+        under its columns.
     sigma_A : dict of str to float
-        Shared width of each species.
+        Width of each species (median where columns or sites have their own).
     iterations : int
         Gauss-Newton steps taken.
+    powers : Periodograms
+        Power of the residual (Poisson: of a pixel of mean weight); see `spectrum`.
+    unit : float
+        Signal in which `powers` are counted.
     """
 
     covariance: sparse.csr_array
@@ -61,8 +69,16 @@ class Fit:
     mask: np.ndarray
     noise: NoiseLevel
     misfit: float
+    chi2: dict[str, float]
     sigma_A: dict[str, float]
     iterations: int
+    powers: Periodograms
+    unit: float
+
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ring spectrum of the residual: frequencies in 1/px, power in signal units squared."""
+        freq, power = ring_medians(self.powers)
+        return freq, power * self.unit**2
 
     def __deepcopy__(self, memo: dict) -> Fit:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
@@ -195,7 +211,7 @@ def collect(
     error = np.sqrt(np.maximum(covariance.diagonal(), 0.0)).reshape(n, 3)
     place = problem.strips.order
     residual, even = _residuals(problem, measured.residual)
-    share = _joint.seen_weight(problem, state, scaled.usable)[:, 4]
+    share = seen_weight(problem, state, scaled.usable)[:, 4]
     chi2 = _column_chi2(problem, state, even, share)
     significance = state.volume * units[0] / error[place, 0]
     bits = _quality(problem, state, significance, chi2, 1.0 - share, scale)
@@ -219,18 +235,21 @@ def collect(
         chi2=_in_order(place, chi2),
         quality=quality,
     )
-    width, free = float(np.median(state.sigma)), (4 if problem.own_widths else 3) * n
+    width = float(np.median(state.sigma))
+    free = (4 if problem.own_widths else 3) * n / np.count_nonzero(problem.mask)
+    misfit = misfit_ratio(measured.powers, level, sigma_px=width, n_free=free)
     residual *= np.float32(scaled.unit)
     out.attrs["fit"] = Fit(
         covariance=covariance,
         residual=residual,
         mask=problem.mask,
         noise=replace(level, level=level.level * scaled.unit**2),
-        misfit=misfit_ratio(
-            measured.powers, level, sigma_px=width, n_free=free / np.count_nonzero(problem.mask)
-        ),
+        misfit=misfit,
+        chi2=_species_chi2(misfit, chi2, problem.kind, species),
         sigma_A={s: float(np.median(sigma[columns["species"] == s])) for s in species},
         iterations=state.iterations,
+        powers=measured.powers,
+        unit=scaled.unit,
     )
     return out
 
@@ -269,13 +288,22 @@ def _column_chi2(
     if problem.order == 1 and min(coarse.shape) > 1:
         gy, gx = np.gradient(coarse)
         power = gx**2 + gy**2
-    typical = float(np.median(power[used])) if used.any() else 0.0
+    # median over mean of the power of two components (iDPC), of one
+    of_mean = np.log(2.0) if problem.order == 1 else 0.455
+    typical = float(np.median(power[used])) / of_mean if used.any() else 0.0
+    typical = max(typical, np.finfo(float).tiny)
     under = ndimage.gaussian_filter(power, width / block, mode="constant", truncate=3.0)
     at = (state.xy / problem.step + 0.5) / block - 0.5
     mean = ndimage.map_coordinates(under, at[:, ::-1].T, order=1, mode="nearest")
-    # median over mean of the power of two components (iDPC), of one
-    expected = np.log(2.0) if problem.order == 1 else 0.455
-    return mean / np.maximum(share, 0.05) / max(typical, np.finfo(float).tiny) * expected
+    return mean / np.maximum(share, 0.05) / typical
+
+
+def _species_chi2(
+    misfit: float, chi2: np.ndarray, kind: np.ndarray, species: tuple[str, ...]
+) -> dict[str, float]:
+    """Share the misfit of the image out among the species, by the power under their columns."""
+    whole = max(float(np.median(chi2)), np.finfo(float).tiny)
+    return {s: misfit * float(np.median(chi2[kind == k])) / whole for k, s in enumerate(species)}
 
 
 def _quality(

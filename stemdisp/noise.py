@@ -19,6 +19,9 @@ from scipy import fft, ndimage
 COLUMN_BAND = (0.7, 2.0)
 NOISE_BAND = (2.2, 3.6)
 TILE, MOST_TILES = 512, 8
+# Counts: classes of signal, blocks that each needs, errors of the slope that make it sure, and the
+# share of the variance that may be left where there is no signal.
+SIGNAL_CLASSES, LEAST_IN_CLASS, SURE, ZERO_SHARE = 10, 50, 6.0, 0.25
 # Median of an exponential distribution over its mean: |F|^2 of noise is exponential.
 _MEDIAN = np.log(2.0)
 
@@ -269,6 +272,46 @@ def measure_noise(
     return NoiseLevel(kind, max(level, floor), slope, source)
 
 
+def follows_signal(residual: np.ndarray, signal: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether the variance of white noise is proportional to the signal, as that of counts is.
+
+    Differences within blocks of 2 x 2 px hold hardly anything but noise. Their variance in classes
+    of equal signal is compared with a line: its slope must be sure, its value at zero signal small.
+
+    Parameters
+    ----------
+    residual, signal : ndarray, shape (ny, nx)
+        Image minus model, and the model, with the zero of the data.
+    mask : ndarray of bool, shape (ny, nx)
+        Pixels to use.
+
+    Returns
+    -------
+    bool
+    """
+    ny, nx = (n // 2 * 2 for n in residual.shape)
+
+    def corners(image: np.ndarray) -> tuple[np.ndarray, ...]:
+        cut = image[:ny, :nx]
+        return cut[::2, ::2], cut[1::2, ::2], cut[::2, 1::2], cut[1::2, 1::2]
+
+    a, b, c, d = corners(residual)
+    used = np.logical_and.reduce(corners(mask))
+    variance = ((a - b - c + d)[used].astype(np.float64) / 2) ** 2
+    mean = sum(part[used] for part in corners(signal)) / 4
+    if variance.size < SIGNAL_CLASSES * LEAST_IN_CLASS:
+        return False
+    order = np.array_split(np.argsort(mean, kind="stable"), SIGNAL_CLASSES)
+    x = np.array([np.mean(mean[part]) for part in order])
+    y = np.array([np.mean(variance[part]) for part in order])
+    if x[0] <= 0 or y.min() <= 0:
+        return False
+    error = y * np.sqrt([2 / len(part) for part in order])
+    (slope, at_zero), covariance = np.polyfit(x, y, 1, w=1 / error, cov="unscaled")
+    sure = slope > SURE * np.sqrt(covariance[0, 0])
+    return bool(sure and abs(at_zero) < ZERO_SHARE * np.mean(y))
+
+
 def noise_band(sigma_px: float) -> tuple[float, float]:
     """Frequencies (1/px) that `measure_noise` reads in a residual of columns of this width."""
     low, high = (k / (2 * np.pi * sigma_px) for k in NOISE_BAND)
@@ -297,11 +340,9 @@ def misfit_ratio(
     float
         1 when model and noise explain the image; above 1 for misfit.
     """
-    ny, nx = periodograms.shape
     k = _wave_numbers(periodograms.shape)
     band = (k * sigma_px > 0.3) & (k * sigma_px < NOISE_BAND[0])
     expected = noise.level / k[band] ** 2 if noise.kind == "idpc" else noise.level
-    # Modes of the half plane stand for two, but for those with kx = 0.
-    modes_per_pixel = (2 * np.count_nonzero(band) - np.count_nonzero(band[:, 0])) / (ny * nx)
-    left = max(1.0 - n_free / modes_per_pixel, 0.05)
-    return float(np.mean(periodograms.power[:, band] / expected) / left)
+    power = np.mean(periodograms.power[:, band] / expected)
+    modes_per_pixel = min(NOISE_BAND[0] / sigma_px, np.pi) ** 2 / (4 * np.pi)
+    return float(power / max(1.0 - n_free / modes_per_pixel, 0.05))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from stemdisp import _joint
 from stemdisp._coarse import back, block_size, coarsen, coarsen_image
-from stemdisp._joint import Problem, State
+from stemdisp._model import Problem, State, residual_image, seen_weight
 from stemdisp._start import Scaled, begin, resume, scale_image
 from stemdisp._threads import Crew
 from stemdisp.fit import MOVED_A, WIDTH_BOUNDS_A, Measured, collect
@@ -19,6 +19,7 @@ from stemdisp.noise import (
     NoiseLevel,
     Periodograms,
     Tiles,
+    follows_signal,
     measure_noise,
     noise_band,
     ring_medians,
@@ -67,7 +68,8 @@ def refine_columns(
     pixel_size : float or (float, float), optional
         Angstrom per px along x and y; needed for an array, overrides a signal's own.
     noise : {"auto", "idpc", "white", "poisson"}
-        Noise model; ``auto`` decides from the noise spectrum.
+        Noise model; ``auto`` decides from the noise spectrum (that of `noise_psd`, where given)
+        and, where it is flat, from whether the variance follows the signal.
     mask : ndarray of bool, shape (ny, nx), optional
         Pixels to use.
     noise_psd : (ndarray, ndarray), optional
@@ -109,7 +111,7 @@ def refine_columns(
         problem, state = begin(scaled, columns, kind, species, group, crew)
         problem, state = _with_prior(problem, state, 1e-3, scaled)
         state, warm = resume(columns, species, state, problem, scaled)
-        known = _Noise(noise, noise_psd, tiles)
+        known = _Noise(noise, noise_psd, tiles, scaled.mean / scaled.unit)
         state, level = _roughly(problem, state, scaled, known, cold=not warm)
         problem, state, measured = _fit(problem, state, scaled, known, level, max_iterations)
         return collect(columns, problem, state, measured, species, scaled)
@@ -166,7 +168,7 @@ def _with_prior(
 ) -> tuple[Problem, State]:
     """Tie absent columns to their sites, and those mostly outside the image to their kind."""
     scale = scaled.scale
-    outside = 1.0 - _joint.seen_weight(problem, state, scaled.usable)[:, 4] > OUTSIDE
+    outside = 1.0 - seen_weight(problem, state, scaled.usable)[:, 4] > OUTSIDE
     typical = np.array(
         [
             np.median(state.volume[(problem.kind == k) & ~outside])
@@ -219,11 +221,24 @@ def _draw_in(problem: Problem, state: State, *, widths: bool) -> State:
 
 @dataclass(frozen=True, eq=False)
 class _Noise:
-    """How the noise is to be found: what the user knows of it, and where the image shows it."""
+    """How the noise is to be found: what the user knows of it, and where the image shows it.
+
+    ``kind`` may also be "flat": white or Poisson. ``zero`` is what the scaled image lacks to the
+    zero of the data.
+    """
 
     kind: str
     psd: tuple[np.ndarray, np.ndarray] | None
     tiles: Tiles
+    zero: float
+
+    def told(self, coarse: State, block: int) -> str:
+        """Kind that differences of frames tell, if it is asked for; columns on blocks of pixels."""
+        if self.kind != "auto" or self.psd is None:
+            return self.kind
+        sigma = block * float(np.median(coarse.sigma))
+        kind = measure_noise(*self.psd, sigma_px=sigma, source="frames").kind
+        return kind if kind == "idpc" else "flat"
 
     def level(
         self, problem: Problem, state: State, unit: float, most: int = MOST_TILES
@@ -235,7 +250,7 @@ class _Noise:
         """
         sigma = float(np.median(state.sigma))
         weight = problem.weight if problem.pixel_weights else None
-        residual, _ = _joint.residual_image(problem, state)
+        residual, _ = residual_image(problem, state)
         powers = self.tiles.periodograms(residual, weight, most)
         if self.psd is None:
             freq, power = ring_medians(powers, noise_band(sigma))
@@ -245,7 +260,12 @@ class _Noise:
             source = "frames"
             if weight is not None:
                 power = power / np.mean(1.0 / weight[problem.mask])
-        level = measure_noise(freq, power, sigma_px=sigma, kind=self.kind, source=source)
+        kind = "white" if self.kind == "flat" else self.kind
+        level = measure_noise(freq, power, sigma_px=sigma, kind=kind, source=source)
+        if self.kind in ("auto", "flat") and level.kind == "white":
+            signal = problem.image - residual + np.float32(self.zero)
+            if follows_signal(residual, signal, problem.mask):
+                level = replace(level, kind="poisson")
         return level, powers, residual
 
 
@@ -293,7 +313,8 @@ def _roughly(
         # What the noise is can only be told when the columns fit.
         drawn = _bounded(_draw_in(coarse, drawn, widths=noise.kind == "auto"), small.scale)
     tiles = Tiles.choose(small.image.shape, None if small.mask.all() else small.mask)
-    level, _, _ = _Noise(noise.kind, None, tiles).level(coarse, drawn, 1.0, most=1)
+    rough = replace(noise, kind=noise.told(drawn, block), psd=None, tiles=tiles)
+    level, _, _ = rough.level(coarse, drawn, scaled.unit, most=1)
     coarse, drawn = _weighted(coarse, drawn, level, small)
     drawn = _joint.iterate(
         coarse, drawn, max_iterations=8, tolerance=0.0, negligible=0.8, max_step=0.2
@@ -325,7 +346,7 @@ def _weighted(
     """Set the metric, the pixel weights and the prior that follow from the noise."""
     weight, counts = scaled.usable, level.kind == "poisson"
     if counts:
-        residual, _ = _joint.residual_image(replace(problem, weight=scaled.usable), state)
+        residual, _ = residual_image(replace(problem, weight=scaled.usable), state)
         weight = np.maximum(scaled.image - residual + np.float32(scaled.mean / scaled.unit), 0.0)
         weight = 1.0 / np.maximum(weight, 0.02 * np.mean(weight[scaled.mask]))
         weight *= scaled.mask

@@ -1,0 +1,162 @@
+"""What the joint fit knows: pixels, columns in strips, parameters; model minus image.
+
+Columns are ordered by strips of rows (`Strips`); lengths are in square pixels (see `_kernels`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from stemdisp import _kernels
+from stemdisp._background import Background
+from stemdisp._system import Neighbours
+from stemdisp._threads import Crew
+
+REACH = 4.2  # half window of a column in widths; the tail beyond holds 1.5e-4 of the peak
+RENDERED = 5.0  # half window in widths of what is taken off the image
+SEEN = 3.5  # half window in widths of the weights that a column sees
+
+
+@dataclass(frozen=True, eq=False)
+class Strips:
+    """Columns sorted by strips of `height` rows, and by x within a strip.
+
+    ``order`` says which row of the table each column is; columns of strip k are
+    ``first[k] .. first[k + 1]``.
+    """
+
+    order: np.ndarray
+    first: np.ndarray
+    height: int
+
+    @classmethod
+    def build(cls, xy_px: np.ndarray, n_rows: int, height: int) -> Strips:
+        """Sort columns at (x, y); those beyond the image belong to the outermost strips."""
+        count = max(1, n_rows // height)  # the last strip takes the rest
+        strip = np.clip(np.floor((xy_px[:, 1] + 0.5) / height), 0, count - 1).astype(np.int64)
+        order = np.lexsort((xy_px[:, 1], xy_px[:, 0], strip))
+        return cls(order, np.searchsorted(strip[order], np.arange(count + 1)), height)
+
+    @property
+    def count(self) -> int:
+        """Number of strips."""
+        return len(self.first) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Parameters of the fit: ``columns`` (n, 4) are V, x, y and width."""
+
+    columns: np.ndarray
+    coefficients: np.ndarray
+    converged: np.ndarray
+    iterations: int = 0
+
+    @property
+    def volume(self) -> np.ndarray:
+        """Integrated intensity of every column."""
+        return self.columns[:, 0]
+
+    @property
+    def xy(self) -> np.ndarray:
+        """Positions (n, 2)."""
+        return self.columns[:, 1:3]
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Width of every column."""
+        return self.columns[:, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything that stays fixed while the parameters move.
+
+    ``weight`` (ny, nx) is the statistical weight of the pixels, 0 where masked, and has the shape
+    (0, 0) where all count alike; ``pixel_weights`` says that it follows the counts (Poisson).
+    ``kind`` is the species of each column, ``group`` the columns
+    that share a width (None: each has its own).
+    ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
+    ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
+    ``leash`` is how far each column may go from its start, ``under`` the functions of the
+    background there.
+    ``scratch`` (ny, nx) is where residuals are written.
+    ``nuisance`` is the kind whose columns need not converge (-1: none).
+    ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
+    at their start, because what is visible of them cannot say more.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    weight: np.ndarray
+    background: Background
+    strips: Strips
+    near: Neighbours
+    step: tuple[float, float]
+    start: np.ndarray
+    kind: np.ndarray
+    group: np.ndarray | None
+    leash: np.ndarray
+    under: sparse.csr_array
+    scratch: np.ndarray
+    crew: Crew
+    expected: np.ndarray
+    frozen: np.ndarray
+    prior: np.ndarray
+    level: float = 1e-4
+    nuisance: int = -1
+    free_widths: bool = True
+    order: int = 0
+    pixel_weights: bool = False
+
+    @property
+    def own_widths(self) -> bool:
+        """Whether each column has a width of its own."""
+        return self.group is None and self.free_widths
+
+
+def residual_image(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Return (image - model) * weight, and its inner products with the background's functions.
+
+    The residual is the `scratch` of the problem: the next call writes over it.
+    """
+    strips = problem.strips
+    out = problem.scratch
+    inner = np.empty((strips.count, *state.coefficients.shape))
+    problem.crew.share(
+        _kernels.residual_strips,
+        strips.count,
+        problem.image,
+        problem.weight,
+        state.columns,
+        strips.first,
+        strips.height,
+        RENDERED,
+        *problem.step,
+        state.coefficients,
+        problem.background.spline,
+        out,
+        inner,
+    )
+    return out, inner.sum(axis=0).ravel()
+
+
+def seen_weight(problem: Problem, state: State, weight: np.ndarray) -> np.ndarray:
+    """Mean weight of the pixels as V, x, y, s and the column itself see them; shape (n, 5)."""
+    out = np.empty((len(state.columns), 5))
+    problem.crew.share(
+        _kernels.seen_weight,
+        problem.strips.count,
+        weight,
+        problem.image.shape,
+        state.columns,
+        problem.strips.first,
+        SEEN,
+        problem.order,
+        *problem.step,
+        out,
+    )
+    return out
