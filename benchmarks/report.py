@@ -225,7 +225,7 @@ def _other_goals(report: Report) -> list[tuple[str, str, str]]:
     if report.decided:
         right = {kind.name: kind.noise for kind in scene.KINDS}
         good = all(right[name] == noise for name, noise in report.decided)
-        text = "; ".join(f"{noise} for {name}" for name, noise in report.decided)
+        text = ", ".join(noise for _, noise in report.decided)
         rows.append(("auto takes the right noise", text, _yes(good)))
     for name, limit in (("first call", 10.0), ("later call", 1.0)):
         if name in report.calls_s:

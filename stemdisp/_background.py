@@ -131,7 +131,7 @@ class Background:
 
 
 def block_sums(image: np.ndarray, block: int, crew: Crew | None = None) -> np.ndarray:
-    """Sums over blocks of `block` x `block` px; the last ones may be smaller."""
+    """Sum over blocks of `block` x `block` px; the last ones may be smaller."""
     out = np.empty([-(-n // block) for n in image.shape], np.float32)
 
     def add(lo: int, hi: int) -> None:

@@ -43,9 +43,7 @@ def coarsen_image(scaled: Scaled, block: int, crew: Crew) -> Scaled:
     return replace(scaled, image=image, mask=mask, usable=usable, size=size)
 
 
-def coarsen(
-    problem: Problem, state: State, coarse: Scaled, block: int
-) -> tuple[Problem, State]:
+def coarsen(problem: Problem, state: State, coarse: Scaled, block: int) -> tuple[Problem, State]:
     """Give the same columns on the image `coarse`."""
     background = Background.build(coarse.mask, coarse.knots, 2)
     coefficients = np.zeros(background.shape)
@@ -91,7 +89,11 @@ def back(drawn: State, state: State, problem: Problem, block: int) -> State:
     if drawn.coefficients.shape == coefficients.shape:
         coefficients = drawn.coefficients
     return replace(
-        state, columns=columns, coefficients=coefficients, iterations=drawn.iterations
+        state,
+        columns=columns,
+        coefficients=coefficients,
+        shape=drawn.shape,
+        iterations=drawn.iterations,
     )
 
 

@@ -8,14 +8,15 @@ preconditioned conjugate gradients. ``order`` 0 is least squares on the image (w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import linalg, sparse
 
 from stemdisp import _kernels
 from stemdisp._model import REACH, Problem, State, residual_image, seen_weight
-from stemdisp._pairs import normal_rows, summed_pairs
+from stemdisp._pairs import normal_rows
+from stemdisp._summed import summed_pairs
 from stemdisp._system import Neighbours, System
 
 PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see each other
@@ -32,6 +33,7 @@ NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may s
 RATIOS = (0.1, 0.9)  # of steps that follow each other; smaller ones are luck
 SOLVED = 0.02  # residual of a step's linear system: steps correct what earlier ones left
 SAME = 0.03  # rms change, in widths and intensities, that leaves the normal equations as they are
+SHAPE_CHANGE = 1e-3  # of an ellipse, below which it is at rest
 WIDTH_SPREAD = 0.15  # by which widths of one kind may differ where the image does not say
 
 
@@ -57,14 +59,16 @@ def iterate(
     stage, matters = _Stage.begin(problem, state), _matters(problem, state)
     before = 0.0
     for _ in range(max_iterations):
+        last = state.shape
         state, moved, error = stage.advance(state, max_step)
+        still = np.max(np.abs(state.shape - last), initial=0.0) < SHAPE_CHANGE
         moved /= np.maximum(tolerance, negligible * error)
         longest = np.max(moved, where=matters, initial=0.0)
         # Steps shrink in proportion: what is left to go is the sum of those that would follow.
         ratio = np.clip(longest / before, *RATIOS) if before else 0.5
         left = moved * ratio / (1 - ratio)
         before = longest
-        if longest * ratio / (1 - ratio) < 1.0:
+        if still and longest * ratio / (1 - ratio) < 1.0:
             break
     return replace(state, converged=left < 10.0)
 
@@ -108,6 +112,7 @@ class _Stage:
     brake: Brake
     near: Neighbours
     widest: float
+    shape_brake: Brake = field(default_factory=Brake)
     system: System | None = None
     assembled: np.ndarray | None = None
 
@@ -142,8 +147,21 @@ class _Stage:
             # The gradient of a slow surface is next to nothing: it is fitted by itself.
             surface = problem.background.solve(inner)
         new, length = self._move(state, own, shared[: len(self.held)], surface, max_step)
+        if len(state.shape):
+            new = replace(new, shape=self._reshape(state, residual))
         error = np.sqrt(problem.level * np.maximum(system.inverse[:, 1, 1], 0.0))
         return new, length, error
+
+    def _reshape(self, state: State, residual: np.ndarray) -> np.ndarray:
+        """Take a step in how elliptical columns are, unless their widths are held."""
+        from stemdisp._ellipse import improve
+
+        if not self.problem.free_widths:
+            return state.shape
+        typical = _median_of_kind(self.problem, state.volume)
+        held = typical < SHOWN * typical.max()
+        step = improve(self.problem, state, residual, held) - state.shape
+        return state.shape + self.shape_brake.slow([step])[0]
 
     def _system(self, state: State) -> System:
         """Assemble the normal equations, unless nothing has moved that would change them."""
@@ -312,7 +330,15 @@ def assemble(
     if seen.basis is not None:
         shared = linalg.block_diag(shared, problem.background.gram)
     return System(
-        near, blocks, inverse, border, response, seen.basis, shared, problem.background, problem.crew
+        near,
+        blocks,
+        inverse,
+        border,
+        response,
+        seen.basis,
+        shared,
+        problem.background,
+        problem.crew,
     )
 
 
@@ -326,7 +352,7 @@ def _median_of_kind(problem: Problem, values: np.ndarray) -> np.ndarray:
 
 
 def held_widths(problem: Problem, state: State) -> np.ndarray:
-    """Groups whose shared width is not fitted: those that the image hardly shows (O in HAADF)."""
+    """Tell the groups whose width is not fitted: the image hardly shows them (O in HAADF)."""
     if problem.own_widths:
         return np.zeros(0, dtype=bool)
     group = groups(problem)

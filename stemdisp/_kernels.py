@@ -50,7 +50,7 @@ def _line(out, start, stop, step, centre, s):
 
     Outwards from the pixel next to the centre, where the ratio of neighbours only falls.
     """
-    near = min(max(int(math.floor(centre / step + 0.5)), start), stop - 1)
+    near = min(max(math.floor(centre / step + 0.5), start), stop - 1)
     i2 = 1.0 / (s * s)
     d = near * step - centre
     top = math.exp(-0.5 * d * d * i2)
@@ -69,16 +69,16 @@ def _line(out, start, stop, step, centre, s):
 
 
 @inner
-def _window(x, y, r, ax, ay, rows, nx):  # noqa: PLR0913
+def _window(x, y, r, ax, ay, rows, nx):
     """Columns and rows of pixels within `r` of a point, in the rows ``[rows[0], rows[1])``.
 
     Columns are widened to a multiple of LANES, where the image is that wide: loops over whole
     vectors leave nothing to scalar code. All 0 for an empty window.
     """
-    y0 = max(rows[0], int(math.ceil((y - r) / ay)))
-    y1 = min(rows[1], int(math.floor((y + r) / ay)) + 1)
-    x0 = max(0, int(math.ceil((x - r) / ax)))
-    x1 = min(nx, int(math.floor((x + r) / ax)) + 1)
+    y0 = max(rows[0], math.ceil((y - r) / ay))
+    y1 = min(rows[1], math.floor((y + r) / ay) + 1)
+    x0 = max(0, math.ceil((x - r) / ax))
+    x1 = min(nx, math.floor((x + r) / ax) + 1)
     if x1 <= x0 or y1 <= y0:
         return 0, 0, 0, 0
     width = min((x1 - x0 + LANES - 1) // LANES * LANES, nx)
@@ -87,7 +87,7 @@ def _window(x, y, r, ax, ay, rows, nx):  # noqa: PLR0913
 
 
 @inner
-def _subtract_columns(out, columns, lo, hi, rows, reach, ax, ay, ex, ey):  # noqa: PLR0913
+def _subtract_columns(out, columns, lo, hi, rows, reach, ax, ay, ex, ey):
     """Take columns `lo` to `hi` off some rows, within `reach` widths; `ex`, `ey` are used up."""
     row0, row1 = rows
     for c in range(lo, hi):
@@ -139,7 +139,7 @@ def _project_row(row, edge, basis, line):
 
 
 @compiled
-def residual_strips(  # noqa: PLR0913 - plain arrays, as compiled code wants them
+def residual_strips(
     lo, hi, image, weight, columns, first, height, reach, ax, ay, coefficients, spline, out, seen
 ):
     """Write (image - background - columns) * weight to `out`, and what the background sees of it.
@@ -180,7 +180,7 @@ def residual_strips(  # noqa: PLR0913 - plain arrays, as compiled code wants the
 
 
 @inner
-def _tabulate(table, m, ex, x0, ax, x, s, order):  # noqa: PLR0913
+def _tabulate(table, m, ex, x0, ax, x, s, order):
     """Fill the factors along x of the derivatives of a column: powers of the distance u.
 
     With ``t = u^2 + w^2``, the derivatives are the Gaussian times ``1, u, w, t - 2`` and, for
@@ -200,7 +200,7 @@ def _tabulate(table, m, ex, x0, ax, x, s, order):  # noqa: PLR0913
 
 
 @inner
-def _project_rows(residual, rows, x0, m, f, t, sums):  # noqa: PLR0913
+def _project_rows(residual, rows, x0, m, f, t, sums):
     """Add what four rows contribute to the four inner products of a column.
 
     Columns of pixels are summed first: ``f[n, k]`` is the Gaussian along y times the n-th power
@@ -232,10 +232,14 @@ def _project_rows(residual, rows, x0, m, f, t, sums):  # noqa: PLR0913
 
 
 @compiled
-def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out):  # noqa: PLR0913
+def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out):
     """Write <weighted derivative of column, residual> for V, x, y, s to `out` (n, 4)."""
     ny, nx = residual.shape
-    ex, ey, table = np.empty(nx, np.float32), np.empty(ny, np.float32), np.empty((7, nx), np.float32)
+    ex, ey, table = (
+        np.empty(nx, np.float32),
+        np.empty(ny, np.float32),
+        np.empty((7, nx), np.float32),
+    )
     powers, sums = np.empty((5, 4), np.float32), np.empty(4, np.float32)
     for c in range(first[lo], first[hi]):
         v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
@@ -267,7 +271,7 @@ def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out)
 
 
 @compiled
-def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out):  # noqa: PLR0913
+def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out):
     """Write the mean weight of the pixels as V, x, y, s of each column and as a column see them.
 
     `out` (n, 5): means weighted by the information that each pixel holds, and by the column itself.
@@ -316,12 +320,16 @@ def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out
                 pv += e * (m2 + w2 * m0)
                 px += e * (m4 + (w2 - 2.0) * m2 + m0)
                 py += e * ((w2 - 1.0) ** 2 * m0 + w2 * m2)
-                ps += e * (
-                    m6
-                    + (3.0 * w2 - 8.0) * m4
-                    + (3.0 * w2 * w2 - 16.0 * w2 + 16.0) * m2
-                    + w2 * (w2 - 4.0) ** 2 * m0
-                ) / 6.0
+                ps += (
+                    e
+                    * (
+                        m6
+                        + (3.0 * w2 - 8.0) * m4
+                        + (3.0 * w2 * w2 - 16.0 * w2 + 16.0) * m2
+                        + w2 * (w2 - 4.0) ** 2 * m0
+                    )
+                    / 6.0
+                )
         # over the whole plane each of these sums is pi s^2
         norm = 1.0 / (math.pi * s * s)
         out[c, 0], out[c, 1], out[c, 2], out[c, 3] = pv * norm, px * norm, py * norm, ps * norm

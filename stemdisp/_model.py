@@ -48,11 +48,16 @@ class Strips:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Parameters of the fit: ``columns`` (n, 4) are V, x, y and width."""
+    """Parameters of the fit.
+
+    ``columns`` (n, 4) are V, x, y and width; ``shape`` (n_kinds, 2) how elliptical the columns of
+    each kind are (see `_ellipse`; shape (0, 2): all are round).
+    """
 
     columns: np.ndarray
     coefficients: np.ndarray
     converged: np.ndarray
+    shape: np.ndarray
     iterations: int = 0
 
     @property
@@ -141,6 +146,10 @@ def residual_image(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarr
         out,
         inner,
     )
+    if len(state.shape):
+        from stemdisp._ellipse import take_off
+
+        take_off(problem, state, out)
     return out, inner.sum(axis=0).ravel()
 
 

@@ -13,10 +13,10 @@ import math
 
 import numpy as np
 
-from stemdisp._kernels import _line, _window, compiled, inner
+from stemdisp._kernels import compiled, inner
 
-FAR = 1e-9  # overlap of two columns that counts as none
 U1, U2, U3 = np.uint64(1), np.uint64(2), np.uint64(3)
+
 
 @inner
 def _pair(a, b, order, block):
@@ -100,7 +100,7 @@ def _invert(matrix, out):
 
 
 @compiled
-def normal_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants them
+def normal_rows(
     lo, hi, indptr, indices, columns, root, summed, group, extra, hold, order,
     blocks, inverse, border, corner, response,
 ):  # fmt: skip
@@ -109,7 +109,7 @@ def normal_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants them
     Parameters
     ----------
     summed : ndarray of float32, shape (n_pairs, 4, 4) or (0, 4, 4)
-        From `summed_pairs`: information for intensities of 1, instead of closed forms.
+        From `_summed`: information for intensities of 1, instead of closed forms.
     group : ndarray of int, shape (n,)
         Which columns share a width. With no groups (`border` has none) each has its own; else
         the fourth parameter of a column is idle.
@@ -174,87 +174,6 @@ def normal_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants them
 
 
 @compiled
-def summed_pairs(lo, hi, indptr, indices, columns, weight, reach, ax, ay, out):  # noqa: PLR0913
-    """Write information blocks (n_pairs, 4, 4), summed over the pixels with their weights.
-
-    For weights that differ within a column (Poisson). Columns have intensities of 1: what is
-    written for others is multiplied by theirs. Along a row the derivatives are powers of the
-    distance: five moments serve all of them.
-    """
-    ny, nx = weight.shape
-    e, f = np.empty(nx, np.float32), np.empty(nx, np.float32)
-    ey, fy = np.empty(ny, np.float32), np.empty(ny, np.float32)
-    power = np.empty((5, nx), np.float32)
-    block = np.empty((4, 4))
-    for a in range(lo, hi):
-        xa, ya, sa = columns[a, 1], columns[a, 2], columns[a, 3]
-        x0, x1, y0, y1 = _window(xa, ya, reach * sa, ax, ay, (0, ny), nx)
-        size, left = np.uint64(x1 - x0), np.uint64(x0)
-        if x1 > x0:
-            _line(e, x0, x1, ax, xa, sa)
-            _line(ey, y0, y1, ay, ya, sa)
-        for k in range(indptr[a], indptr[a + 1]):
-            b = indices[k]
-            xb, yb, sb = columns[b, 1], columns[b, 2], columns[b, 3]
-            for m in range(4):
-                for n in range(4):
-                    block[m, n] = 0.0
-            if x1 > x0:
-                _line(f, x0, x1, ax, xb, sb)
-                _line(fy, y0, y1, ay, yb, sb)
-            for i in range(size):
-                u = np.float32(((x0 + i) * ax - xa) / sa)
-                power[0, i] = e[i] * f[i]
-                power[1, i] = power[0, i] * u
-                power[2, i] = power[1, i] * u
-                power[3, i] = power[2, i] * u
-                power[4, i] = power[3, i] * u
-            # the distance from b in its widths: p u + q
-            p, q = sa / sb, (xa - xb) / sb
-            for j in range(y0, y1):
-                g = ey[j - y0] * fy[j - y0]
-                if g < FAR:
-                    continue
-                row = weight[j]
-                m0, m1, m2 = np.float32(0), np.float32(0), np.float32(0)
-                m3, m4 = np.float32(0), np.float32(0)
-                for i in range(size):
-                    w = row[left + i]
-                    m0 += w * power[0, i]
-                    m1 += w * power[1, i]
-                    m2 += w * power[2, i]
-                    m3 += w * power[3, i]
-                    m4 += w * power[4, i]
-                va, vb = (j * ay - ya) / sa, (j * ay - yb) / sb
-                ca, cb = va * va - 2.0, vb * vb - 2.0
-                # moments with the first and second power of the distance from b
-                n0, n1, n2 = p * m1 + q * m0, p * m2 + q * m1, p * m3 + q * m2
-                n3 = p * m4 + q * m3
-                o0, o1, o2 = p * n1 + q * n0, p * n2 + q * n1, p * n3 + q * n2
-                block[0, 0] += g * m0
-                block[0, 1] += g * n0
-                block[0, 2] += g * vb * m0
-                block[0, 3] += g * (o0 + cb * m0)
-                block[1, 0] += g * m1
-                block[1, 1] += g * n1
-                block[1, 2] += g * vb * m1
-                block[1, 3] += g * (o1 + cb * m1)
-                block[2, 0] += g * va * m0
-                block[2, 1] += g * va * n0
-                block[2, 2] += g * va * vb * m0
-                block[2, 3] += g * va * (o0 + cb * m0)
-                block[3, 0] += g * (m2 + ca * m0)
-                block[3, 1] += g * (n2 + ca * n0)
-                block[3, 2] += g * vb * (m2 + ca * m0)
-                block[3, 3] += g * (o2 + cb * m2 + ca * (o0 + cb * m0))
-            norm = 1.0 / (4.0 * math.pi**2 * sa * sa * sb * sb)
-            for m in range(4):
-                for n in range(4):
-                    scale = norm / (1.0 if m == 0 else sa) / (1.0 if n == 0 else sb)
-                    out[k, m, n] = block[m, n] * scale
-
-
-@compiled
 def multiply_rows(lo, hi, indptr, indices, blocks, vector, out):
     """Write rows `lo` to `hi` of the block matrix times a vector; both vectors are (n, 4)."""
     for a in range(lo, hi):
@@ -311,9 +230,7 @@ def _own_columns_of_inverse(upper, size, own, out):
 
 
 @compiled
-def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants them
-    lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, p, out
-):
+def window_covariance(lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, p, out):
     """Write covariance blocks (n_pairs, 3, 3) of V, x, y between each column and its neighbours.
 
     The information matrix of the column's neighbourhood, gathered from the `blocks` of the
@@ -358,7 +275,7 @@ def window_covariance(  # noqa: PLR0913 - plain arrays, as compiled code wants t
 
 
 @compiled
-def closer_pairs(indptr, indices, columns, radius, new_indptr, new_indices, nearest):  # noqa: PLR0913
+def closer_pairs(indptr, indices, columns, radius, new_indptr, new_indices, nearest):
     """Keep the pairs closer than `radius`; write the distance of each column to the nearest."""
     count = 0
     for a in range(indptr.size - 1):
@@ -378,9 +295,7 @@ def closer_pairs(indptr, indices, columns, radius, new_indptr, new_indices, near
 
 
 @compiled
-def covariance_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants them
-    lo, hi, indptr, indices, blocks, shared, units, place, at, data, cols
-):
+def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, data, cols):
     """Write rows of the CSR matrix of covariances: windows made symmetric, plus shared parameters.
 
     Parameters
@@ -397,7 +312,7 @@ def covariance_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants the
         Where the entries of each column begin in `data` and `cols`.
     """
     for a in range(lo, hi):
-        n = indptr[a + 1] - indptr[a]
+        size = indptr[a + 1] - indptr[a]
         for k in range(indptr[a], indptr[a + 1]):
             b = indices[k]
             q = 0  # entries of a row in the order of their columns in the table
@@ -408,10 +323,10 @@ def covariance_rows(  # noqa: PLR0913 - plain arrays, as compiled code wants the
                 if indices[i] == a:
                     back = i
             for m in range(3):
-                for l in range(3):
-                    value = 0.5 * (blocks[k, m, l] + blocks[back, l, m])
+                for n in range(3):
+                    value = 0.5 * (blocks[k, m, n] + blocks[back, n, m])
                     for s in range(shared.shape[2]):
-                        value += shared[a, m, s] * shared[b, l, s]
-                    entry = at[a] + 3 * n * m + 3 * q + l
-                    data[entry] = value * units[m] * units[l]
-                    cols[entry] = 3 * place[b] + l
+                        value += shared[a, m, s] * shared[b, n, s]
+                    entry = at[a] + 3 * size * m + 3 * q + n
+                    data[entry] = value * units[m] * units[n]
+                    cols[entry] = 3 * place[b] + n

@@ -89,6 +89,8 @@ def begin(
     species: tuple[str, ...],
     group: np.ndarray | None,
     crew: Crew,
+    *,
+    elliptical: bool = False,
 ) -> tuple[Problem, State]:
     """Give starting parameters: peak heights over the local minimum, common widths."""
     scale, step = scaled.scale, scaled.step
@@ -104,11 +106,10 @@ def begin(
     height, coefficients = _heights(scaled, xy / step, background, block, crew)
     near = Neighbours.within(xy, NEAR_A / scale)
     state = State(
-        columns=np.column_stack(
-            [0.8 * height * 2 * np.pi * width**2, xy, np.full(len(xy), width)]
-        ),
+        columns=np.column_stack([0.8 * height * 2 * np.pi * width**2, xy, np.full(len(xy), width)]),
         coefficients=coefficients,
         converged=np.zeros(len(xy), dtype=bool),
+        shape=np.zeros((len(species) if elliptical else 0, 2)),
     )
     problem = Problem(
         image=scaled.image,

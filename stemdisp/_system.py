@@ -98,7 +98,10 @@ class System:
             now = left @ better
             along = better + (now / before if before else 0.0) * along
             self._multiply(along, product, size)
-            share = now / (along @ product)
+            curvature = along @ product
+            if not curvature > 0:  # rounding, or nothing left to solve
+                break
+            share = now / curvature
             solution += share * along
             left -= share * product
             before = now
@@ -148,7 +151,9 @@ class System:
     def spread(self, shared: np.ndarray) -> np.ndarray:
         """Product (n, 4) of the border with shared parameters."""
         n_widths = self.border.shape[2]
-        out = (self.border.reshape(self.border.shape[0] * 4, n_widths) @ shared[:n_widths]).reshape(self.border.shape[:2])
+        out = (self.border.reshape(self.border.shape[0] * 4, n_widths) @ shared[:n_widths]).reshape(
+            self.border.shape[:2]
+        )
         if self.surface is not None:
             out[:, 0] += self.surface @ shared[n_widths:]
         return out
@@ -168,7 +173,9 @@ class System:
         corner = self.corner[:n_widths, :n_widths]
         flat = self.response.reshape(-1, n_widths)
         try:
-            return linalg.cho_factor(corner - self.border.reshape(self.border.shape[0] * 4, n_widths).T @ flat)
+            return linalg.cho_factor(
+                corner - self.border.reshape(self.border.shape[0] * 4, n_widths).T @ flat
+            )
         except linalg.LinAlgError:
             # Preconditioner only: the diagonal serves when elimination lost definiteness.
             return linalg.cho_factor(np.diag(np.abs(np.diag(corner)) + 1e-300))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from types import TracebackType
 
-import numba
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -23,6 +23,8 @@ class Crew:
     """
 
     def __init__(self, size: int | None = None) -> None:
+        import numba
+
         self.size = numba.config.NUMBA_NUM_THREADS if size is None else size
         self._pool = ThreadPoolExecutor(self.size) if self.size > 1 else None
 
@@ -44,8 +46,7 @@ class Crew:
             return
         ends = np.linspace(0, n, min(n, PER_THREAD * self.size) + 1).astype(int)
         parts = [
-            self._pool.submit(kernel, int(lo), int(hi), *arguments)
-            for lo, hi in zip(ends, ends[1:], strict=False)
+            self._pool.submit(kernel, int(lo), int(hi), *arguments) for lo, hi in pairwise(ends)
         ]
         for part in parts:
             part.result()

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from stemdisp._start import NUISANCE
 from stemdisp.crystal import Projection
 from stemdisp.interface import Interface, expected_sites
 from stemdisp.lattice import Lattice
-from stemdisp._start import NUISANCE
 from stemdisp.tables import Quality
 
 if TYPE_CHECKING:

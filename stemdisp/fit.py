@@ -11,6 +11,7 @@ from scipy import ndimage, sparse
 
 from stemdisp import _joint
 from stemdisp._background import block_sums
+from stemdisp._ellipse import axes
 from stemdisp._joint import Seen
 from stemdisp._model import Problem, State, seen_weight
 from stemdisp._pairs import covariance_rows, window_covariance
@@ -56,6 +57,9 @@ class Fit:
         under its columns.
     sigma_A : dict of str to float
         Width of each species (median where columns or sites have their own).
+    axes_A : dict of str to (float, float, float)
+        With ``widths="ellipse"``: long and short width and the angle of the long one in degrees
+        from x towards y; else empty.
     iterations : int
         Gauss-Newton steps taken.
     powers : Periodograms
@@ -71,6 +75,7 @@ class Fit:
     misfit: float
     chi2: dict[str, float]
     sigma_A: dict[str, float]
+    axes_A: dict[str, tuple[float, float, float]]
     iterations: int
     powers: Periodograms
     unit: float
@@ -147,7 +152,7 @@ def covariance_matrix(
 def _shared_response(
     problem: Problem, system: System, near: Neighbours, blocks: np.ndarray
 ) -> np.ndarray:
-    """What the uncertainty of the shared parameters adds: ``out[a] @ out[b].T``; (n, 3, m).
+    """Give what the uncertainty of the shared parameters adds: ``out[a] @ out[b].T``; (n, 3, m).
 
     Schur complement of the shared parameters. The background varies so slowly that it is one
     and the same under a column and its neighbours: it adds one local parameter to the widths.
@@ -237,6 +242,7 @@ def collect(
     )
     width = float(np.median(state.sigma))
     free = (4 if problem.own_widths else 3) * n / np.count_nonzero(problem.mask)
+    widths = {s: float(np.median(sigma[columns["species"] == s])) for s in species}
     misfit = misfit_ratio(measured.powers, level, sigma_px=width, n_free=free)
     residual *= np.float32(scaled.unit)
     out.attrs["fit"] = Fit(
@@ -246,7 +252,8 @@ def collect(
         noise=replace(level, level=level.level * scaled.unit**2),
         misfit=misfit,
         chi2=_species_chi2(misfit, chi2, problem.kind, species),
-        sigma_A={s: float(np.median(sigma[columns["species"] == s])) for s in species},
+        sigma_A=widths,
+        axes_A={s: axes(p, widths[s]) for s, p in zip(species, state.shape, strict=False)},
         iterations=state.iterations,
         powers=measured.powers,
         unit=scaled.unit,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from stemdisp import statistics, tables
+from stemdisp._start import NUISANCE
 from stemdisp._summary import build_summary
 from stemdisp.calibrate import choose_pixel_size, refit_lattice
 from stemdisp.config import Config, config_from_dict, load_config
@@ -34,7 +35,6 @@ from stemdisp.lattice import Lattice, find_lattice
 from stemdisp.load import classify, load, signal_pixel_size_A
 from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes
-from stemdisp._start import NUISANCE
 from stemdisp.refine import refine_columns
 from stemdisp.register import Registration, align_stack
 from stemdisp.result import Result

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from _known_images import PIXEL_A, ideal, kto, positions
 
+from stemdisp._start import NUISANCE
 from stemdisp.find import (
     FILM_BAND_A,
     MARGIN_A,
@@ -16,7 +17,6 @@ from stemdisp.find import (
 )
 from stemdisp.interface import Interface, find_interface
 from stemdisp.lattice import find_lattice
-from stemdisp._start import NUISANCE
 from stemdisp.simulate import render
 from stemdisp.tables import Quality
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stemdisp import _kernels, _pairs
+from stemdisp import _kernels, _pairs, _summed
 from stemdisp._background import Background, block_sums
-from stemdisp._joint import Strips
+from stemdisp._model import Strips
 from stemdisp._system import Neighbours
 
 GRID = (96, 104)
@@ -165,7 +165,7 @@ def test_summed_information_is_that_of_the_closed_forms_and_sees_weights():
     found = np.empty((4, 4, 4), np.float32)
 
     def summed():
-        _pairs.summed_pairs(
+        _summed.summed_pairs(
             0, 2, near.indptr, near.indices, COLUMNS[:2], weight, 6.0, *SQUARE, found
         )
         return found.copy()
@@ -200,9 +200,7 @@ def test_neighbours_are_those_of_brute_force():
         for found, radius in ((near, 12.0), (closer, 6.0)):
             mine = found.indices[found.indptr[a] : found.indptr[a + 1]]
             assert mine.tolist() == np.flatnonzero(distance[a] < radius).tolist()
-    np.testing.assert_allclose(
-        near.nearest(columns), np.sort(distance, axis=0)[1], rtol=1e-12
-    )
+    np.testing.assert_allclose(near.nearest(columns), np.sort(distance, axis=0)[1], rtol=1e-12)
 
 
 def test_strips_hold_every_column_once():

@@ -7,6 +7,7 @@ from _lattice_images import draw, integrated_noise, lattice
 from stemdisp.noise import (
     NoiseLevel,
     Tiles,
+    follows_signal,
     measure_noise,
     misfit_ratio,
     ring_medians,
@@ -177,3 +178,19 @@ def test_weights_are_divided_out():
     powers = Tiles.choose(SIZE).periodograms(image * weight, weight)
     level = measure_noise(*ring_medians(powers), sigma_px=SIGMA_PX, kind="white").level
     assert level == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize(("offset", "counts"), [(0.0, True), (3.0, False)])
+def test_noise_of_counts_follows_the_signal(offset, counts):
+    rng = np.random.default_rng(9)
+    signal = 0.1 + draw(lattice(rng, size=SIZE), size=SIZE, background=0.0)
+    mask = np.ones(SIZE, dtype=bool)
+    mask[:30] = False
+    noise_of_counts = rng.poisson(40 * signal) / 40 - signal
+    noise_of_counts[~mask] = 1e3
+    # with an offset of unknown size the variance does not vanish with the signal
+    assert follows_signal(noise_of_counts, signal + offset, mask) is counts
+    even = rng.normal(0, 0.1, SIZE)
+    assert not follows_signal(even, signal + offset, mask)
+    assert not follows_signal(noise_of_counts, -signal, mask)
+    assert not follows_signal(noise_of_counts[:20, :20], signal[:20, :20], mask[:20, :20])

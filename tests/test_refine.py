@@ -228,6 +228,87 @@ def test_widths_may_differ_between_sites_or_columns():
         fit(image, seeds(truth), "idpc", widths="free")
 
 
+# long over short width, and the angle of the long one
+ELLIPSES = {"Ta": (1.14, 11.0), "K": (1.13, 64.0), "O": (1.08, -22.0)}
+
+
+def draw_ellipses(truth, size):
+    """As `draw`, with every column an ellipse of the area of the round one."""
+    y, x = np.mgrid[: size[0], : size[1]] * PIXEL_A
+    image = np.full(size, 0.1)
+    for column in truth.itertuples():
+        ratio, angle = ELLIPSES[column.species]
+        turn = np.exp(-1j * np.deg2rad(angle))
+        turned = (x - column.x_px * PIXEL_A + 1j * (y - column.y_px * PIXEL_A)) * turn
+        t = turned.real**2 / ratio + turned.imag**2 * ratio
+        s2 = column.sigma_A**2
+        image += column.intensity / (2 * np.pi * s2) * np.exp(-t / (2 * s2))
+    return image
+
+
+@pytest.mark.parametrize(("noise", "limit_pm"), [("idpc", 0.2), ("white", 0.3), ("poisson", 2.0)])
+def test_ellipses_are_recovered(noise, limit_pm):
+    size = (160, 176)
+    truth = lattice(np.random.default_rng(0), size=size)
+    image = draw_ellipses(truth, size)
+    round_fit, fitted = (fit(image, seeds(truth), noise, widths=w) for w in ("species", "ellipse"))
+    good = fitted["quality"] == 0
+    assert good.sum() > 50
+    assert error_pm(fitted, truth)[good].max() < limit_pm
+    # round columns are wrong by more than that
+    assert error_pm(round_fit, truth)[good].max() > 2 * limit_pm
+    known = fitted.attrs["fit"]
+    assert round_fit.attrs["fit"].axes_A == {}
+    for species, (ratio, angle) in ELLIPSES.items():
+        long, short, at = known.axes_A[species]
+        loose = 3 if noise == "poisson" else 1
+        assert long / short == pytest.approx(ratio, abs=0.01 * loose)
+        assert at == pytest.approx(angle, abs=3 * loose)
+
+
+def test_round_columns_stay_round(small):
+    truth, image = small
+    image = noisy(np.random.default_rng(4), image, "idpc")
+    one, other = (fit(image, seeds(truth), "idpc", widths=w) for w in ("species", "ellipse"))
+    off = np.hypot(one["x_A"] - other["x_A"], one["y_A"] - other["y_A"])
+    assert (off / one["x_err_A"]).median() < 0.3
+    for long, short, _ in other.attrs["fit"].axes_A.values():
+        assert long / short < 1.05
+
+
+@pytest.mark.parametrize("pixel", [0.3, 0.4])
+def test_pixels_that_integrate_widen_a_column_and_do_nothing_else(pixel):
+    # a detector that sums over its pixels: the mean over one is a Gaussian of variance s^2 + 1/12
+    size, fine = (64, 70), 8
+    truth = lattice(np.random.default_rng(0), size=size, pixel=pixel)
+    inner = truth.assign(**{n: (truth[n] + 0.5) * fine - 0.5 for n in ("x_px", "y_px")})
+    image = draw(inner, size=(size[0] * fine, size[1] * fine), pixel=pixel / fine)
+    image = image.reshape(size[0], fine, size[1], fine).mean(axis=(1, 3))
+    fitted = refine_columns(image, seeds(truth), pixel_size=pixel, noise="white")
+    good = fitted["quality"] == 0
+    assert good.sum() > 60
+    assert error_pm(fitted, truth, pixel=pixel)[good].max() < 0.5
+    np.testing.assert_allclose(fitted["intensity"][good], truth["intensity"][good], rtol=0.005)
+    width = np.sqrt(truth["sigma_A"] ** 2 + pixel**2 / 12)
+    np.testing.assert_allclose(fitted["sigma_A"], width, rtol=0.005)
+
+
+def test_a_lazy_signal_is_computed_frame_by_frame(small):
+    import dask.array as da
+    from hyperspy.signals import Signal2D
+
+    truth, image = small
+    signal = Signal2D(da.from_array(np.stack([image, image + 1]), chunks=(1, *image.shape)))
+    signal = signal.as_lazy()
+    for axis in signal.axes_manager.signal_axes:
+        axis.scale, axis.units = PIXEL_A, "Å"
+    one = refine_columns(signal.inav[1], seeds(truth), noise="idpc")
+    best = fit(image, seeds(truth), "idpc")
+    np.testing.assert_allclose(one["x_A"], best["x_A"], atol=1e-4)
+    with pytest.raises(ValueError, match="3 dimensions; pass one 2-D image"):
+        refine_columns(signal, seeds(truth), noise="idpc")
+
+
 def test_units_follow_the_pixel_size(small):
     truth, image = small
     square = fit(image, seeds(truth), "idpc")

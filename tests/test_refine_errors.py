@@ -94,13 +94,16 @@ def test_the_noise_is_measured_on_the_image_itself(kind):
 def test_the_right_noise_is_chosen_and_a_missing_species_is_misfit():
     truth, table = trials("idpc")[0]
     rng = np.random.default_rng(5)
-    for kind in ("idpc", "white"):
+    for kind in ("idpc", "white", "poisson"):
         image = noisy(rng, draw(truth), kind)
         assert fit(image, seeds(truth), "auto").attrs["fit"].noise.kind == kind
         known = truth[truth["species"] != "O"]
         poor = fit(image, seeds(known), kind)
         assert poor.attrs["fit"].misfit > 2
         assert poor["chi2"].median() > table["chi2"].median()
+        fine, spoiled = (t.attrs["fit"].chi2 for t in (fit(image, seeds(truth), kind), poor))
+        assert all(0.7 < value < 1.4 for value in fine.values())
+        assert all(value > 1.5 for value in spoiled.values())
 
 
 def test_poisson_level_from_frames_is_that_of_the_residual():
