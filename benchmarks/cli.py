@@ -25,7 +25,8 @@ species), rms per axis: no unbiased fit can do better. `slope` is the response t
 displacements: 1 is faithful. `pull` is the rms of error over claimed error: 1 is honest. `failed`
 columns are off by more than 0.5 Å or missing without a quality bit; `marked` ones carry such a
 bit and are left out. Sampling errors are given after ±; the goals allow two of them. Times grow
-with the load of the machine (1 is this run alone): compare rows of one run.
+with the load of the machine (1 is this run alone): compare rows of one run. Only the large image
+is fitted on more than one core.
 
 {tables}"""
 

@@ -28,7 +28,7 @@ DETECTION = 3.0  # standard errors of intensity
 EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut by it
 MASKED_SHARE = 0.1
 BLOCK = 0.9  # widths: blocks over which the residual is averaged before its power is taken
-TINY = 1e-30
+SINGULAR = 1e-7  # share of a variance that is added to it, for rounding
 # Displacements at interfaces reach 0.6 A; neighbours are 1.4 A apart.
 MOVED_A = 0.9
 MISFIT = 6.0  # residual power under a column over that of the image
@@ -188,7 +188,16 @@ def _shared_response(
     seen = np.empty((n, n_widths + 1, root.shape[1]))
     seen[:, :n_widths] = root[:n_widths]
     seen[:, n_widths] = basis @ root[n_widths:]
-    return response @ np.linalg.cholesky(seen @ seen.transpose(0, 2, 1) + TINY)
+    return response @ _roots(seen @ seen.transpose(0, 2, 1))
+
+
+def _roots(matrices: np.ndarray) -> np.ndarray:
+    """Matrices r (n, m, m) with ``r @ r.T`` the given covariances, which may be nearly singular."""
+    size = np.sqrt(np.einsum("nkk->nk", matrices))
+    size = np.where(size > 0, size, 1.0)
+    scaled = matrices / size[:, :, None] / size[:, None, :]
+    scaled += SINGULAR * np.eye(matrices.shape[1])
+    return size[:, :, None] * np.linalg.cholesky(scaled)
 
 
 def _root_of_inverse(matrix: np.ndarray) -> np.ndarray:
