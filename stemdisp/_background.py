@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,36 +56,37 @@ class Background:
     """Cubic B-spline surface; coefficients have shape ``(n_ky, n_kx)``.
 
     ``spline`` is what the kernels need: edges and functions along y and x. ``gram`` are the inner
-    products of all functions over the `n_pixels` usable pixels.
+    products of all functions over the pixels, `n_pixels` by weight.
     """
 
     along_y: _Axis
     along_x: _Axis
     gram: np.ndarray
-    n_pixels: int
+    n_pixels: float
 
     @classmethod
     def build(cls, mask: np.ndarray, spacing: float, block: int = 4) -> Background:
-        """Prepare the functions, `spacing` px apart, and their products over the pixels of `mask`.
-
-        Products over a mask are summed over blocks of `block` px: the functions are much wider,
-        and only the speed of the fit depends on them.
-        """
+        """Prepare functions `spacing` px apart and their products over the pixels of `mask`."""
         y, x = (_Axis.build(n, spacing) for n in mask.shape)
-        gram, n_pixels = np.kron(y.gram(), x.gram()), mask.size
-        if not mask.all():
-            counts, n_pixels = block_sums(mask, block), np.count_nonzero(mask)
-            by, bx = (
-                axis.at(block * np.arange(n) + (block - 1) / 2).toarray()
-                for axis, n in zip((y, x), counts.shape, strict=True)
-            )
-            ky, kx = by.shape[1], bx.shape[1]
-            rows = counts @ (bx[:, :, None] * bx[:, None, :]).reshape(len(bx), -1)
-            gram = (by[:, :, None] * by[:, None, :]).reshape(len(by), -1).T @ rows
-            gram = gram.reshape(ky, ky, kx, kx).transpose(0, 2, 1, 3).reshape(ky * kx, -1)
-        # Where no pixel constrains the surface it stays as it is.
-        gram[np.diag_indices_from(gram)] += 1e-3 * np.trace(gram) / len(gram)
-        return cls(y, x, gram, n_pixels)
+        whole = cls(y, x, _firm(np.kron(y.gram(), x.gram())), mask.size)
+        return whole if mask.all() else whole.weighed(mask, block)
+
+    def weighed(self, weight: np.ndarray, block: int = 4) -> Background:
+        """Give the same functions with their products over weighted pixels.
+
+        Products are summed over blocks of `block` px: the functions are much wider, and only the
+        speed of the fit depends on them.
+        """
+        counts = block_sums(weight, block)
+        by, bx = (
+            axis.at(block * np.arange(n) + (block - 1) / 2).toarray()
+            for axis, n in zip((self.along_y, self.along_x), counts.shape, strict=True)
+        )
+        ky, kx = by.shape[1], bx.shape[1]
+        rows = counts @ (bx[:, :, None] * bx[:, None, :]).reshape(len(bx), -1)
+        gram = (by[:, :, None] * by[:, None, :]).reshape(len(by), -1).T @ rows
+        gram = gram.reshape(ky, ky, kx, kx).transpose(0, 2, 1, 3).reshape(ky * kx, -1)
+        return replace(self, gram=_firm(gram), n_pixels=float(counts.sum()))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,6 +129,12 @@ class Background:
         data = (by[:, :, None] * bx[:, None, :]).astype(np.float64)
         size = self.shape[0] * self.shape[1]
         return sparse.csr_array((data.ravel(), at.ravel(), start), shape=(len(x), size))
+
+
+def _firm(gram: np.ndarray) -> np.ndarray:
+    """Hold the surface where no pixel constrains it: there it stays as it is."""
+    gram[np.diag_indices_from(gram)] += 1e-3 * np.trace(gram) / len(gram)
+    return gram
 
 
 def block_sums(image: np.ndarray, block: int, crew: Crew | None = None) -> np.ndarray:

@@ -45,12 +45,14 @@ def iterate(
     tolerance: float,
     max_step: float,
     negligible: float = NEGLIGIBLE,
+    solved: float = SOLVED,
 ) -> State:
-    """Take Gauss-Newton steps until no position has more than the tolerance (px) left to go.
+    """Take Gauss-Newton steps until no column has more than the tolerance (px) left to go.
 
-    A position that has less than the share `negligible` of its standard error to go is at rest
-    too. `max_step` limits a step in widths of the column. ``converged`` of the state says which
-    columns have less than ten times the tolerance to go.
+    Intensities count as widths in proportion. What has less than the share `negligible` of its
+    standard error to go is at rest too. `max_step` limits a step in widths of the column; its
+    linear system is solved until the residual has fallen to the share `solved`. ``converged`` of
+    the state says which columns have less than ten times the tolerance to go.
     """
     columns = state.columns.copy()
     columns[problem.frozen, 0] = problem.expected[problem.frozen]
@@ -60,13 +62,15 @@ def iterate(
     before = 0.0
     for _ in range(max_iterations):
         last = state.shape
-        state, moved, error = stage.advance(state, max_step)
+        state, moved, error = stage.advance(state, max_step, solved)
         still = np.max(np.abs(state.shape - last), initial=0.0) < SHAPE_CHANGE
-        moved /= np.maximum(tolerance, negligible * error)
+        moved = np.max(moved / np.maximum(tolerance, negligible * error), axis=1)
         longest = np.max(moved, where=matters, initial=0.0)
         # Steps shrink in proportion: what is left to go is the sum of those that would follow.
         ratio = np.clip(longest / before, *RATIOS) if before else 0.5
         left = moved * ratio / (1 - ratio)
+        if before and longest > 2 * before:
+            stage.recover()
         before = longest
         if still and longest * ratio / (1 - ratio) < 1.0:
             break
@@ -120,10 +124,15 @@ class _Stage:
     def begin(cls, problem: Problem, state: State) -> _Stage:
         near, widest = see(problem, state), float(state.sigma.max())
         held = held_widths(problem, state)
-        return cls(problem, Seen.by(problem, state), held, Brake(), near, widest)
+        return cls(problem, Seen.by(problem, state, near), held, Brake(), near, widest)
 
-    def advance(self, state: State, max_step: float) -> tuple[State, np.ndarray, np.ndarray]:
-        """Take one step; return the state, how far positions wanted to move, and their errors."""
+    def advance(
+        self, state: State, max_step: float, solved: float
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        """Take one step; return the state, how far columns wanted to go, and their errors.
+
+        Both (n, 2): in position, and in intensity in units of a width, like `_unit`.
+        """
         problem = self.problem
         residual, inner = residual_image(problem, state)
         gradient = np.empty_like(state.columns)
@@ -141,16 +150,26 @@ class _Stage:
         gradient[problem.frozen] = 0.0
         gradient[:, 1:3] += problem.prior[:, None] * (problem.start - state.xy)
         system = self._system(state)
-        own, shared = system.solve(*self._right_side(gradient, inner, state), SOLVED)
+        own, shared = system.solve(*self._right_side(gradient, inner, state), solved)
         surface = shared[len(self.held) :]
         if problem.order == 1:
             # The gradient of a slow surface is next to nothing: it is fitted by itself.
             surface = problem.background.solve(inner)
-        new, length = self._move(state, own, shared[: len(self.held)], surface, max_step)
+        new, moved = self._move(state, own, shared[: len(self.held)], surface, max_step)
         if len(state.shape):
             new = replace(new, shape=self._reshape(state, residual))
-        error = np.sqrt(problem.level * np.maximum(system.inverse[:, 1, 1], 0.0))
-        return new, length, error
+        error = np.sqrt(problem.level * np.maximum(system.inverse[:, [1, 0], [1, 0]], 0.0))
+        error[:, 1] *= self._unit(state)
+        return new, moved, error
+
+    def recover(self) -> None:
+        """After a step in a wrong direction: trust closed forms rather than sums from before."""
+        self.seen = replace(self.seen, pairs=self.seen.pairs[:0])
+        self.assembled = None
+
+    def _unit(self, state: State) -> np.ndarray:
+        """Factor (n,) that turns the intensity of a column into widths: both count alike then."""
+        return state.sigma / np.maximum(np.abs(self.problem.expected), 1e-12)
 
     def _reshape(self, state: State, residual: np.ndarray) -> np.ndarray:
         """Take a step in how elliptical columns are, unless their widths are held."""
@@ -172,6 +191,7 @@ class _Stage:
                 return self.system
         if state.sigma.max() > 1.1 * self.widest:
             self.near, self.widest = see(self.problem, state), float(state.sigma.max())
+            self.seen = Seen.by(self.problem, state, self.near)
         self.system = assemble(self.problem, state, self.near, self.held, self.seen)
         self.assembled = state.columns
         return self.system
@@ -203,12 +223,12 @@ class _Stage:
         """Apply a step, braked and bounded."""
         problem = self.problem
         # intensities in units of a width, so that one brake serves a column's parameters
-        unit = state.sigma / np.maximum(np.abs(problem.expected), 1e-12)
-        own = own.copy()
+        unit, own = self._unit(state), own.copy()
         own[:, 0] *= unit
         own, widths, surface = self.brake.slow([own, widths[:, None], surface[None, :]])
-        own[:, 0] /= unit
         length = np.hypot(own[:, 1], own[:, 2])
+        moved = np.column_stack([length, np.abs(own[:, 0])])
+        own[:, 0] /= unit
         shrink = np.minimum(1.0, max_step * state.sigma / np.maximum(length, 1e-12))
         columns = state.columns.copy()
         columns[:, 0] += own[:, 0]
@@ -222,7 +242,7 @@ class _Stage:
             columns=columns,
             coefficients=coefficients,
             iterations=state.iterations + 1,
-        ), length
+        ), moved
 
 
 def see(problem: Problem, state: State) -> Neighbours:
@@ -241,19 +261,20 @@ class Seen:
 
     ``root`` (n, 4) are the roots of the mean weights that V, x, y, s see; ``basis`` (white noise)
     the functions of the background under each column, times the mean weight there; ``pairs``
-    (n_pairs or 0, 4, 4) the information of pairs, summed over the pixels.
+    (n_pairs or 0, 4, 4) the information of pairs, summed over the pixels. ``wider`` (n,) is what
+    a wider column gains where the weights are not even, and the background would have to lose.
     """
 
     root: np.ndarray
     basis: sparse.csr_array | None
+    wider: np.ndarray
     pairs: np.ndarray
 
     @classmethod
-    def by(cls, problem: Problem, state: State, near: Neighbours | None = None) -> Seen:
-        """Look at the pixels of a problem.
+    def by(cls, problem: Problem, state: State, near: Neighbours) -> Seen:
+        """Look at the pixels of a problem; `near` are the pairs that overlap.
 
-        With `near`, information is summed over the pixels where their weights differ within a
-        column (Poisson). Errors need it; steps towards the solution do as well without.
+        Information is summed over the pixels where their weights differ within a column (Poisson).
         """
         seen = seen_weight(problem, state, problem.weight)
         root, basis = np.sqrt(np.maximum(seen[:, :4], 1e-3)), None
@@ -261,7 +282,7 @@ class Seen:
             basis = problem.under.copy()
             basis.data *= np.repeat(seen[:, 4], 16)
         pairs = np.empty((0, 4, 4), np.float32)
-        if near is not None and problem.pixel_weights:
+        if problem.pixel_weights:
             pairs = np.empty((len(near.indices), 4, 4), np.float32)
             problem.crew.share(
                 summed_pairs,
@@ -274,7 +295,7 @@ class Seen:
                 *problem.step,
                 pairs,
             )
-        return cls(root, basis, pairs)
+        return cls(root, basis, seen[:, 5], pairs)
 
 
 def assemble(
@@ -329,6 +350,8 @@ def assemble(
     shared[held, held] = 1.0
     if seen.basis is not None:
         shared = linalg.block_diag(shared, problem.background.gram)
+        if problem.pixel_weights:
+            _couple(shared, problem, state, seen, held)
     return System(
         near,
         blocks,
@@ -340,6 +363,16 @@ def assemble(
         problem.background,
         problem.crew,
     )
+
+
+def _couple(
+    shared: np.ndarray, problem: Problem, state: State, seen: Seen, held: np.ndarray
+) -> None:
+    """Write into `shared` how shared widths and the background depend on each other."""
+    gain = state.volume * seen.wider / state.sigma
+    for k in np.flatnonzero(~held):
+        part = problem.under.T @ np.where(groups(problem) == k, gain, 0.0)
+        shared[k, len(held) :] = shared[len(held) :, k] = part
 
 
 def _width_prior(problem: Problem, state: State) -> np.ndarray:

@@ -274,7 +274,8 @@ def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out)
 def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out):
     """Write the mean weight of the pixels as V, x, y, s of each column and as a column see them.
 
-    `out` (n, 5): means weighted by the information that each pixel holds, and by the column itself.
+    `out` (n, 6): means weighted by the information that each pixel holds, and by the column itself;
+    last the sum of the weights times the derivative of a column of intensity 1 by log s.
     Pixels beyond the border weigh nothing; `weight` (0, 0) stands for ones. With g the Gaussian
     in units of its width and t = u^2 + w^2, the information is g^2 times ``1, u^2, w^2,
     (t - 2)^2`` (order 0), or times ``t, (u^2 - 1)^2 + u^2 w^2, ..., t (t - 4)^2`` (order 1: squared
@@ -286,6 +287,7 @@ def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
         for k in range(5):
             out[c, k] = 1.0
+        out[c, 5] = 0.0
         r = reach * s
         inside = x - r >= 0 and y - r >= 0 and x + r <= (nx - 1) * ax and y + r <= (ny - 1) * ay
         if weight.size == 0 and inside:
@@ -294,9 +296,9 @@ def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out
         if x1 > x0:
             _line(ex, x0, x1, ax, x, s)
             _line(ey, y0, y1, ay, y, s)
-        pv, px, py, ps, pg = 0.0, 0.0, 0.0, 0.0, 0.0
+        pv, px, py, ps, pg, pt = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for j in range(y0, y1):
-            w2, g = ((j * ay - y) / s) ** 2, 0.0
+            w2, g, g2 = ((j * ay - y) / s) ** 2, 0.0, 0.0
             m0, m2, m4, m6 = 0.0, 0.0, 0.0, 0.0  # moments of g^2 along the row
             for i in range(x0, x1):
                 u2 = ((i * ax - x) / s) ** 2
@@ -304,12 +306,14 @@ def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out
                 if weight.size > 0:
                     e *= weight[j, i]
                 g += e
+                g2 += e * u2
                 e *= ex[i - x0]
                 m0 += e
                 m2 += e * u2
                 m4 += e * u2 * u2
                 m6 += e * u2 * u2 * u2
             pg += ey[j - y0] * g
+            pt += ey[j - y0] * (g2 + (w2 - 2.0) * g)
             e = ey[j - y0] * ey[j - y0]
             if order == 0:
                 pv += e * m0
@@ -333,4 +337,4 @@ def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out
         # over the whole plane each of these sums is pi s^2
         norm = 1.0 / (math.pi * s * s)
         out[c, 0], out[c, 1], out[c, 2], out[c, 3] = pv * norm, px * norm, py * norm, ps * norm
-        out[c, 4] = 0.5 * pg * norm
+        out[c, 4], out[c, 5] = 0.5 * pg * norm, 0.5 * pt * norm

@@ -154,8 +154,11 @@ def residual_image(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarr
 
 
 def seen_weight(problem: Problem, state: State, weight: np.ndarray) -> np.ndarray:
-    """Mean weight of the pixels as V, x, y, s and the column itself see them; shape (n, 5)."""
-    out = np.empty((len(state.columns), 5))
+    """Mean weight of the pixels as V, x, y, s and the column itself see them; shape (n, 6).
+
+    The last is what a wider column of intensity 1 gains in weighted sum, by log width.
+    """
+    out = np.empty((len(state.columns), 6))
     problem.crew.share(
         _kernels.seen_weight,
         problem.strips.count,

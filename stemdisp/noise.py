@@ -68,7 +68,9 @@ class Tiles:
     tapers: list[np.ndarray]
 
     @classmethod
-    def choose(cls, shape: tuple[int, int], mask: np.ndarray | None = None) -> Tiles:
+    def choose(
+        cls, shape: tuple[int, int], mask: np.ndarray | None = None, side: int = TILE
+    ) -> Tiles:
         """Spread tiles over the image, where most of their pixels can be used.
 
         Parameters
@@ -77,20 +79,22 @@ class Tiles:
             Of the image.
         mask : ndarray of bool, shape (ny, nx), optional
             Pixels to use.
+        side : int
+            Size of a tile (px): many cells of the lattice, so that its peaks stay narrow.
 
         Raises
         ------
         ValueError
             No pixel is left.
         """
-        if min(shape) < 1.5 * TILE:
+        if min(shape) < 1.5 * side:
             corners, size = [(0, 0)], (shape[0], shape[1])
         else:
-            size = (TILE, TILE)
-            starts = [np.linspace(0, n - TILE, n // TILE).astype(int) for n in shape]
+            size = (side, side)
+            starts = [np.linspace(0, n - side, n // side).astype(int) for n in shape]
             corners = [(int(y), int(x)) for y in starts[0] for x in starts[1]]
             if mask is not None:
-                used = [np.mean(mask[y : y + TILE, x : x + TILE]) for y, x in corners]
+                used = [np.mean(mask[y : y + side, x : x + side]) for y, x in corners]
                 fair = [c for c, share in zip(corners, used, strict=True) if share > 0.7]
                 corners = fair or [corners[int(np.argmax(used))]]
             pick = np.linspace(0, len(corners) - 1, min(len(corners), MOST_TILES)).astype(int)

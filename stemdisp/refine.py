@@ -16,6 +16,7 @@ from stemdisp._threads import Crew
 from stemdisp.fit import MOVED_A, WIDTH_BOUNDS_A, Measured, collect
 from stemdisp.noise import (
     MOST_TILES,
+    TILE,
     NoiseLevel,
     Periodograms,
     Tiles,
@@ -225,6 +226,7 @@ def _draw_in(problem: Problem, state: State, *, widths: bool) -> State:
             tolerance=2 * rough,
             negligible=0.3,
             max_step=0.3,
+            solved=0.1,
         )
     return state
 
@@ -322,7 +324,8 @@ def _roughly(
     if cold:
         # What the noise is can only be told when the columns fit.
         drawn = _bounded(_draw_in(coarse, drawn, widths=noise.kind == "auto"), small.scale)
-    tiles = Tiles.choose(small.image.shape, None if small.mask.all() else small.mask)
+    usable = None if small.mask.all() else small.mask
+    tiles = Tiles.choose(small.image.shape, usable, TILE // block)
     rough = replace(noise, kind=noise.told(drawn, block), psd=None, tiles=tiles)
     level, _, _ = rough.level(coarse, drawn, scaled.unit, most=1)
     coarse, drawn = _weighted(coarse, drawn, level, small)
@@ -361,5 +364,6 @@ def _weighted(
         weight = 1.0 / np.maximum(weight, 0.02 * np.mean(weight[scaled.mask]))
         weight *= scaled.mask
         weight /= np.mean(weight[scaled.mask])
+        problem = replace(problem, background=problem.background.weighed(weight))
     problem = replace(problem, order=int(level.kind == "idpc"), weight=weight, pixel_weights=counts)
     return _with_prior(problem, state, level.level, scaled)

@@ -132,14 +132,14 @@ def test_the_residual_lacks_columns_and_background_and_is_weighted(height, step)
 def test_a_share_of_the_pixels_is_seen(order):
     def seen(weight, columns=COLUMNS[:2]):
         strips, ordered = strips_of(columns)
-        out = np.empty((len(columns), 5))
+        out = np.empty((len(columns), 6))
         _kernels.seen_weight(
             0, strips.count, weight, GRID, ordered, strips.first, 4.0, order, *SQUARE, out
         )
         return out
 
-    np.testing.assert_array_equal(seen(NONE), 1.0)
-    np.testing.assert_allclose(seen(np.full(GRID, 0.25, np.float32)), 0.25, rtol=2e-3)
+    np.testing.assert_array_equal(seen(NONE), [[1.0] * 5 + [0.0]] * 2)
+    np.testing.assert_allclose(seen(np.full(GRID, 0.25, np.float32))[:, :5], 0.25, rtol=2e-3)
     # the share of what each derivative has on the pixels that count
     weight = np.random.default_rng(5).uniform(0, 2, GRID).astype(np.float32)
     weight[:, 47:] = 0
@@ -154,9 +154,11 @@ def test_a_share_of_the_pixels_is_seen(order):
             assert row[k] == pytest.approx(share, rel=2e-3, abs=5e-3 if order else 2e-3), k
         shape = stamp(1.0, *column[1:])
         assert row[4] == pytest.approx(np.sum(shape * weight), rel=5e-3)
+        wider = derivatives(column)[3] * column[3] / column[0]
+        assert row[5] == pytest.approx(np.sum(wider * weight), abs=5e-3)
     # half of a column lies beyond the border
     edge = np.array([[20.0, 40.0, -0.5, 3.0]])
-    np.testing.assert_allclose(seen(NONE, edge)[0], 0.5, atol=0.01)
+    np.testing.assert_allclose(seen(NONE, edge)[0, :5], 0.5, atol=0.01)
 
 
 def test_summed_information_is_that_of_the_closed_forms_and_sees_weights():

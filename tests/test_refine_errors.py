@@ -16,7 +16,7 @@ SPECIES = ("Ta", "K", "O")
 TRIALS = 10
 # The background is described by local overlaps and Poisson weights by smoothed ones: claimed
 # errors of intensities are off by up to this much.
-INTENSITY_ALLOWANCE = {"idpc": 0.0, "white": 0.05, "poisson": 0.06}
+INTENSITY_ALLOWANCE = {"idpc": 0.0, "white": 0.0, "poisson": 0.03}
 
 
 @lru_cache(maxsize=4)
