@@ -1,8 +1,9 @@
-"""What a measured column shape buys: multislice images fitted with Gaussians and with more.
+"""What other column shapes buy: multislice images fitted with Gaussians and with more.
 
 ``python -m benchmarks.shape FOLDER`` reads quadrant images of KTaO3 below a film and what is true
 of them. Columns are fitted as Gaussians. Then the mean shape of each species beyond its Gaussian
 is measured on the residual of the image itself, taken off the image, and all is fitted again.
+Beside it stand Gaussians of which each has its own width, and ellipses, one for each species.
 The shape is a sum of Laguerre functions of orders 2 to 4, which are orthogonal to a Gaussian of
 the right intensity (order 0) and width (order 1), times the Gaussian: the fit has those two.
 """
@@ -104,7 +105,13 @@ def load_condition(folder: Path, name: str, *, periods: int = 8) -> Condition:
     )
 
 
-def fit(condition: Condition, noise: str, beyond: np.ndarray | float = 0.0) -> pd.DataFrame:
+def fit(
+    condition: Condition,
+    noise: str,
+    beyond: np.ndarray | float = 0.0,
+    *,
+    widths: str = "species",
+) -> pd.DataFrame:
     """Fit Gaussians to the image without what the columns are `beyond` Gaussians."""
     return refine_columns(
         condition.image - beyond,
@@ -112,6 +119,7 @@ def fit(condition: Condition, noise: str, beyond: np.ndarray | float = 0.0) -> p
         pixel_size=condition.pixel_A,
         noise=noise,
         mask=condition.mask,
+        widths=widths,
     )
 
 
@@ -207,27 +215,27 @@ def outcome(condition: Condition, fitted: pd.DataFrame) -> Outcome:
     )
 
 
-def compare(condition: Condition, gaussian: Outcome, shaped: Outcome) -> str:
-    """Lay out what both fits say."""
+def compare(condition: Condition, outcomes: dict[str, Outcome]) -> str:
+    """Lay out what the fits say; the first of them is what the others are compared with."""
     planes, truth = list(PLANES), condition.truth
-    both = (gaussian, shaped)
-    change = (shaped.delta_A - gaussian.delta_A).loc[planes].abs().max()
-    rows = [("largest change of δ(N), pm", "-", f"{100 * change:.2f}")]
+    first, *others = outcomes.values()
+    change = [(o.delta_A - first.delta_A).loc[planes].abs().max() for o in others]
+    rows = [("largest change of δ(N), pm", "-", *(f"{100 * c:.2f}" for c in change))]
     known = [("reference", "reference_A")]
     if condition.whole_moves:  # else δ is that of the column, of which only K moves
         known.append(("truth", "delta_A"))
     for name, key in known:
-        off = [(o.delta_A - truth[key]).loc[planes] for o in both]
+        off = [(o.delta_A - truth[key]).loc[planes] for o in outcomes.values()]
         rows.append(
             (f"rms of δ(N) − {name}, pm", *(f"{100 * np.sqrt(np.mean(d**2)):.2f}" for d in off))
         )
-    off = [(o.occupancy - truth["occupancy"]).loc[planes].abs().max() for o in both]
+    off = [(o.occupancy - truth["occupancy"]).loc[planes].abs().max() for o in outcomes.values()]
     rows += [
         ("largest error of occupancy", *(f"{d:.3f}" for d in off)),
-        ("misfit", *(f"{o.misfit:.1f}" for o in both)),
-        ("rms of the residual / of the image", *(f"{o.residual:.4f}" for o in both)),
+        ("misfit", *(f"{o.misfit:.1f}" for o in outcomes.values())),
+        ("rms of the residual / of the image", *(f"{o.residual:.4f}" for o in outcomes.values())),
     ]
-    return table(("what", "Gaussian", "measured shape"), rows)
+    return table(("what", *outcomes), rows)
 
 
 @click.command()
@@ -244,15 +252,20 @@ def compare(condition: Condition, gaussian: Outcome, shaped: Outcome) -> str:
     help="Lateral periods side by side.",
 )
 def main(folder: Path, names: tuple[str, ...], passes: int, periods: int) -> None:
-    """Fit the multislice images in FOLDER with Gaussians and with measured shapes."""
+    """Fit the multislice images in FOLDER with Gaussians and with other shapes."""
     click.echo(f"δ(N) for N = {PLANES[0]} to {PLANES[-1]}; the shape is measured {passes} times.\n")
     for name in names:
         condition = load_condition(folder, name, periods=periods)
         for noise, metric in METRICS.items():
             gaussian = fit(condition, noise)
-            shaped = fit_with_shape(condition, noise, gaussian, passes)
+            fitted = {
+                "Gaussian": gaussian,
+                "measured shape": fit_with_shape(condition, noise, gaussian, passes),
+                "own widths": fit(condition, noise, widths="column"),
+                "ellipses": fit(condition, noise, widths="ellipse"),
+            }
             click.echo(f"## {name}, {noise}: {metric}\n")
-            click.echo(compare(condition, outcome(condition, gaussian), outcome(condition, shaped)))
+            click.echo(compare(condition, {k: outcome(condition, f) for k, f in fitted.items()}))
 
 
 if __name__ == "__main__":

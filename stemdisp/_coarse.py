@@ -49,7 +49,7 @@ def coarsen(problem: Problem, state: State, coarse: Scaled, block: int) -> tuple
     coefficients = np.zeros(background.shape)
     if state.coefficients.shape == background.shape:
         coefficients = state.coefficients
-    strips = problem.strips
+    strips, (low, high) = problem.strips, problem.width_bounds
     start = _to_blocks(problem.start, problem.step, block)
     return replace(
         problem,
@@ -62,6 +62,7 @@ def coarsen(problem: Problem, state: State, coarse: Scaled, block: int) -> tuple
         start=start,
         under=background.under(*(start / problem.step).T),
         leash=problem.leash / block,
+        width_bounds=(_widened(low, block), _widened(high, block)),
         expected=problem.expected / block**2,
         prior=problem.prior * block**2,
     ), replace(state, columns=_columns_to_blocks(state.columns, problem, block),
@@ -75,9 +76,13 @@ def _to_blocks(xy: np.ndarray, step: tuple[float, float], block: int) -> np.ndar
 def _columns_to_blocks(columns: np.ndarray, problem: Problem, block: int) -> np.ndarray:
     out = columns / [block**2, 1, 1, block]
     out[:, 1:3] = _to_blocks(columns[:, 1:3], problem.step, block)
-    # The mean over a block widens a column by the block's own variance.
-    out[:, 3] = np.sqrt(out[:, 3] ** 2 + _spread(block))
+    out[:, 3] = _widened(columns[:, 3], block)
     return out
+
+
+def _widened(width: np.ndarray | float, block: int) -> np.ndarray:
+    """Give widths in blocks: the mean over one widens a column by the block's own variance."""
+    return np.sqrt((width / block) ** 2 + _spread(block))
 
 
 def back(drawn: State, state: State, problem: Problem, block: int) -> State:

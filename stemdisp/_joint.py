@@ -27,6 +27,7 @@ FREEZE = 1e6
 # Share of the brightest kind's intensity below which a kind has no width of its own: a width
 # without intensity is anything.
 SHOWN = 0.08
+MOST_SURFACE = 1.0  # deviations of the image by which the background changes in a step
 MOST = 5.0  # times the typical intensity of its kind: more is a runaway
 FAINT = 4.0  # standard errors of intensity below which steps in position are held back
 NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may stay
@@ -61,9 +62,11 @@ def iterate(
     stage, matters = _Stage.begin(problem, state), _matters(problem, state)
     before = 0.0
     for _ in range(max_iterations):
-        last = state.shape
-        state, moved, error = stage.advance(state, max_step, solved)
-        still = np.max(np.abs(state.shape - last), initial=0.0) < SHAPE_CHANGE
+        new, moved, error = stage.advance(state, max_step, solved)
+        if not (np.isfinite(new.columns).all() and np.isfinite(new.coefficients).all()):
+            return replace(state, converged=np.zeros(len(columns), dtype=bool))
+        still = np.max(np.abs(new.shape - state.shape), initial=0.0) < SHAPE_CHANGE
+        state = new
         moved = np.max(moved / np.maximum(tolerance, negligible * error), axis=1)
         longest = np.max(moved, where=matters, initial=0.0)
         # Steps shrink in proportion: what is left to go is the sum of those that would follow.
@@ -236,6 +239,7 @@ class _Stage:
         wider = own[:, 3] if problem.own_widths else widths[groups(problem), 0]
         columns[:, 3] *= np.exp(np.clip(wider / state.sigma, -0.08, 0.08))
         _bound(problem, columns)
+        surface = np.clip(surface, -MOST_SURFACE, MOST_SURFACE)
         coefficients = state.coefficients + surface.reshape(state.coefficients.shape)
         return replace(
             state,
@@ -403,7 +407,7 @@ def _matters(problem: Problem, state: State) -> np.ndarray:
 
 
 def _bound(problem: Problem, columns: np.ndarray) -> None:
-    """Keep columns nearer to their own site than to the next, and intensities sane.
+    """Keep columns nearer to their own site than to the next, intensities and widths sane.
 
     Where columns are hardly resolved, one cut by the border could otherwise trade places with its
     neighbour and take the whole row along.
@@ -412,5 +416,6 @@ def _bound(problem: Problem, columns: np.ndarray) -> None:
     length = np.hypot(away[:, 0], away[:, 1])
     away *= np.minimum(1.0, problem.leash / np.maximum(length, 1e-12))[:, None]
     columns[:, 1:3] = problem.start + away
+    columns[:, 3] = np.clip(columns[:, 3], *problem.width_bounds)
     high = np.where(problem.expected > 0, MOST * problem.expected, np.inf)
     columns[:, 0] = np.clip(columns[:, 0], -0.5 * high, high)

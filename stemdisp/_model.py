@@ -86,7 +86,8 @@ class Problem:
     that share a width (None: each has its own).
     ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
     ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
-    ``leash`` is how far each column may go from its start, ``under`` the functions of the
+    ``leash`` is how far each column may go from its start, ``width_bounds`` what widths atomic
+    columns have, ``under`` the functions of the
     background there.
     ``scratch`` (ny, nx) is where residuals are written.
     ``nuisance`` is the kind whose columns need not converge (-1: none).
@@ -105,6 +106,7 @@ class Problem:
     kind: np.ndarray
     group: np.ndarray | None
     leash: np.ndarray
+    width_bounds: tuple[float, float]
     under: sparse.csr_array
     scratch: np.ndarray
     crew: Crew

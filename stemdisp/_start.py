@@ -125,6 +125,7 @@ def begin(
         leash=np.clip(
             LEASH_SHARE * near.nearest(state.columns), LEASH_A[0] / scale, LEASH_A[1] / scale
         ),
+        width_bounds=(WIDTH_BOUNDS_A[0] / scale, WIDTH_BOUNDS_A[1] / scale),
         under=background.under(*(xy / step).T),
         scratch=np.empty_like(scaled.image),
         crew=crew,

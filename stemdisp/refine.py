@@ -13,7 +13,7 @@ from stemdisp._coarse import back, block_size, coarsen, coarsen_image
 from stemdisp._model import Problem, State, residual_image, seen_weight
 from stemdisp._start import Scaled, begin, resume, scale_image
 from stemdisp._threads import Crew
-from stemdisp.fit import MOVED_A, WIDTH_BOUNDS_A, Measured, collect
+from stemdisp.fit import MOVED_A, Measured, collect
 from stemdisp.noise import (
     MOST_TILES,
     TILE,
@@ -303,7 +303,6 @@ def _fit(
             tolerance=TOLERANCE_A / scaled.scale,
             max_step=0.2,
         )
-        state = _bounded(state, scaled.scale)
         level, powers, residual = noise.level(problem, state, scaled.unit)
     return problem, state, Measured(level, powers, residual)
 
@@ -317,13 +316,13 @@ def _roughly(
     """
     block = block_size(float(np.median(state.sigma)) / max(problem.step))
     if block == 1:
-        state = _bounded(_draw_in(problem, state, widths=True), scaled.scale) if cold else state
+        state = _draw_in(problem, state, widths=True) if cold else state
         return state, noise.level(problem, state, scaled.unit, most=1)[0]
     small = coarsen_image(scaled, block, problem.crew)
     coarse, drawn = coarsen(problem, state, small, block)
     if cold:
         # What the noise is can only be told when the columns fit.
-        drawn = _bounded(_draw_in(coarse, drawn, widths=noise.kind == "auto"), small.scale)
+        drawn = _draw_in(coarse, drawn, widths=noise.kind == "auto")
     usable = None if small.mask.all() else small.mask
     tiles = Tiles.choose(small.image.shape, usable, TILE // block)
     rough = replace(noise, kind=noise.told(drawn, block), psd=None, tiles=tiles)
@@ -332,10 +331,10 @@ def _roughly(
     drawn = _joint.iterate(
         coarse, drawn, max_iterations=8, tolerance=0.0, negligible=0.8, max_step=0.2
     )
-    state = back(_bounded(drawn, small.scale), state, problem, block)
+    state = back(drawn, state, problem, block)
     # Noise that is white between pixels is less in their means; that of a gradient is not.
     share = 1.0 if level.kind == "idpc" else block**2
-    return _bounded(state, scaled.scale), replace(level, level=level.level * share)
+    return state, replace(level, level=level.level * share)
 
 
 def _same_prior(one: Problem, other: Problem) -> bool:
@@ -343,14 +342,6 @@ def _same_prior(one: Problem, other: Problem) -> bool:
     held = [problem.prior > problem.prior.min() for problem in (one, other)]
     level = abs(one.level / other.level - 1) < SAME_LEVEL
     return level and np.array_equal(*held) and np.array_equal(one.frozen, other.frozen)
-
-
-def _bounded(state: State, scale: float) -> State:
-    """Keep widths within what atomic columns have."""
-    low, high = (bound / scale for bound in WIDTH_BOUNDS_A)
-    columns = state.columns.copy()
-    columns[:, 3] = np.clip(columns[:, 3], low, high)
-    return replace(state, columns=columns)
 
 
 def _weighted(
