@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,15 +73,23 @@ class Fit:
     mask: np.ndarray
     noise: NoiseLevel
     misfit: float
-    chi2: dict[str, float]
     sigma_A: dict[str, float]
-    axes_A: dict[str, tuple[float, float, float]]
     iterations: int
-    powers: Periodograms
-    unit: float
+    chi2: dict[str, float] = field(default_factory=dict)
+    axes_A: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    powers: Periodograms | None = None
+    unit: float = 1.0
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ring spectrum of the residual: frequencies in 1/px, power in signal units squared."""
+        """Give the ring spectrum of the residual: 1/px, and power in signal units squared.
+
+        Raises
+        ------
+        ValueError
+            The powers were not kept.
+        """
+        if self.powers is None:
+            raise ValueError("this fit has no powers; fit the image again")
         freq, power = ring_medians(self.powers)
         return freq, power * self.unit**2
 
