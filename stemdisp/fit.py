@@ -42,7 +42,7 @@ class Fit:
     ----------
     covariance : csr_array, shape (3 n, 3 n)
         Covariance of ``(intensity, x, y)`` of column k at rows ``3 k .. 3 k + 2``, in
-        signal*A^2 and angstrom, filled for columns closer than 3.6 A. Row order is that of the
+        signal*A^2 and angstrom, filled for columns closer than 3.2 A. Row order is that of the
         table.
     residual : ndarray, shape (ny, nx)
         Image minus model; 0 where masked.
@@ -52,16 +52,16 @@ class Fit:
         Kind and level in use.
     misfit : float
         Residual power in the columns' band over what noise explains; 1 is perfect.
+    sigma_A : dict of str to float
+        Width of each species (median where columns or sites have their own).
+    iterations : int
+        Gauss-Newton steps taken.
     chi2 : dict of str to float
         Reduced chi-square of each species: `misfit`, shared out by the power of the residual
         under its columns.
-    sigma_A : dict of str to float
-        Width of each species (median where columns or sites have their own).
     axes_A : dict of str to (float, float, float)
         With ``widths="ellipse"``: long and short width and the angle of the long one in degrees
         from x towards y; else empty.
-    iterations : int
-        Gauss-Newton steps taken.
     powers : Periodograms
         Power of the residual (Poisson: of a pixel of mean weight); see `spectrum`.
     unit : float
