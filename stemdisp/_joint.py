@@ -278,7 +278,8 @@ class Seen:
     def by(cls, problem: Problem, state: State, near: Neighbours) -> Seen:
         """Look at the pixels of a problem; `near` are the pairs that overlap.
 
-        Information is summed over the pixels where their weights differ within a column (Poisson).
+        Information is summed over the pixels where their weights differ within a column (Poisson,
+        holes), once columns are near their places.
         """
         seen = seen_weight(problem, state, problem.weight)
         root, basis = np.sqrt(np.maximum(seen[:, :4], 1e-3)), None
@@ -286,7 +287,7 @@ class Seen:
             basis = problem.under.copy()
             basis.data *= np.repeat(seen[:, 4], 16)
         pairs = np.empty((0, 4, 4), np.float32)
-        if problem.pixel_weights:
+        if problem.weight.size and problem.order == 0 and problem.free_widths:
             pairs = np.empty((len(near.indices), 4, 4), np.float32)
             problem.crew.share(
                 summed_pairs,
@@ -354,7 +355,7 @@ def assemble(
     shared[held, held] = 1.0
     if seen.basis is not None:
         shared = linalg.block_diag(shared, problem.background.gram)
-        if problem.pixel_weights:
+        if seen.pairs.size:
             _couple(shared, problem, state, seen, held)
     return System(
         near,

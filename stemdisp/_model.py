@@ -17,6 +17,7 @@ from stemdisp._threads import Crew
 
 REACH = 4.2  # half window of a column in widths; the tail beyond holds 1.5e-4 of the peak
 RENDERED = 5.0  # half window in widths of what is taken off the image
+NO_WEIGHT = np.empty((0, 0), np.float32)  # pixels that all count alike
 SEEN = 3.5  # half window in widths of the weights that a column sees
 
 

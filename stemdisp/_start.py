@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import ndimage
 
 from stemdisp._background import Background, block_sums
-from stemdisp._model import RENDERED, Problem, State, Strips
+from stemdisp._model import NO_WEIGHT, RENDERED, Problem, State, Strips
 from stemdisp._system import Neighbours
 from stemdisp._threads import Crew
 from stemdisp.fit import WIDTH_BOUNDS_A
@@ -75,7 +75,7 @@ def scale_image(
         image[lo:hi] *= np.float32(1 / unit)
 
     crew.share(scale, len(data))
-    usable = np.empty((0, 0), np.float32)
+    usable = NO_WEIGHT
     if not mask.all():
         image[~mask] = 0.0
         usable = mask.astype(np.float32)

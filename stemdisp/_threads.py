@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from types import TracebackType
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 PER_THREAD = 3  # shares of a loop for each thread: evens out what differs among them
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Give the loaded libraries of linear algebra; to look for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 class Crew:
@@ -29,7 +36,7 @@ class Crew:
         self._pool = ThreadPoolExecutor(self.size) if self.size > 1 else None
 
     def __enter__(self) -> Crew:
-        self._limits = threadpool_limits(limits=1, user_api="blas")
+        self._limits = _libraries().limit(limits=1, user_api="blas")
         return self
 
     def __exit__(

@@ -243,23 +243,27 @@ def collect(
     # A value that was still moving is not a measurement.
     known = np.where(quality & int(Quality.NOT_CONVERGED), np.nan, 1.0)
     intensity, x, y, sigma = _in_order(place, state.columns * [units[0], scale, scale, scale]).T
-    out = columns.assign(
-        x_px=x / (ax * scale) * known,
-        y_px=y / (ay * scale) * known,
-        x_A=x * known,
-        y_A=y * known,
-        x_err_A=error[:, 1] * known,
-        y_err_A=error[:, 2] * known,
-        intensity=intensity * known,
-        intensity_err=error[:, 0] * known,
-        sigma_A=sigma,
-        significance=_in_order(place, significance),
-        chi2=_in_order(place, chi2),
-        quality=quality,
+    out = _with_columns(
+        columns,
+        {
+            "x_px": x / (ax * scale) * known,
+            "y_px": y / (ay * scale) * known,
+            "x_A": x * known,
+            "y_A": y * known,
+            "x_err_A": error[:, 1] * known,
+            "y_err_A": error[:, 2] * known,
+            "intensity": intensity * known,
+            "intensity_err": error[:, 0] * known,
+            "sigma_A": sigma,
+            "significance": _in_order(place, significance),
+            "chi2": _in_order(place, chi2),
+            "quality": quality,
+        },
     )
     width = float(np.median(state.sigma))
     free = (4 if problem.own_widths else 3) * n / np.count_nonzero(problem.mask)
-    widths = {s: float(np.median(sigma[columns["species"] == s])) for s in species}
+    widths = {s: scale * float(np.median(state.sigma[problem.kind == k]))
+              for k, s in enumerate(species)}  # fmt: skip
     misfit = misfit_ratio(measured.powers, level, sigma_px=width, n_free=free)
     residual *= np.float32(scaled.unit)
     out.attrs["fit"] = Fit(
@@ -275,6 +279,16 @@ def collect(
         powers=measured.powers,
         unit=scaled.unit,
     )
+    return out
+
+
+def _with_columns(table: pd.DataFrame, values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Give the table with these columns, those it has in their place: `assign`, in one go."""
+    found = pd.DataFrame(values, index=table.index)
+    order = [*table.columns, *(name for name in values if name not in table)]
+    kept = table.drop(columns=[name for name in values if name in table])
+    out = pd.concat([kept, found], axis=1)[order]
+    out.attrs = dict(table.attrs)
     return out
 
 
@@ -305,16 +319,16 @@ def _column_chi2(
     width = float(np.median(state.sigma))
     block = max(1, round(BLOCK * width / max(problem.step)))
     coarse = block_sums(residual, block, problem.crew)
-    used = np.ones(coarse.shape, dtype=bool)
-    if problem.weight.size:
-        used = block_sums(problem.mask, block) > 0.5 * block**2
     power = coarse**2
     if problem.order == 1 and min(coarse.shape) > 1:
         gy, gx = np.gradient(coarse)
         power = gx**2 + gy**2
     # median over mean of the power of two components (iDPC), of one
     of_mean = np.log(2.0) if problem.order == 1 else 0.455
-    typical = float(np.median(power[used])) / of_mean if used.any() else 0.0
+    used = power
+    if problem.weight.size:
+        used = power[block_sums(problem.mask, block) > 0.5 * block**2]
+    typical = float(np.median(used)) / of_mean if used.size else 0.0
     typical = max(typical, np.finfo(float).tiny)
     under = ndimage.gaussian_filter(power, width / block, mode="constant", truncate=3.0)
     at = (state.xy / problem.step + 0.5) / block - 0.5

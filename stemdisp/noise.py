@@ -181,8 +181,8 @@ def ring_medians(
     flat = periodograms.power.reshape(len(periodograms.power), -1)
     centres, values = [], []
     for k in range(max(1, int(band[0] / width)), min(len(bounds) - 1, int(band[1] / width) + 1)):
-        part = flat[:, order[bounds[k] : bounds[k + 1]]]
-        if part.shape[1] >= 8:
+        part = np.take(flat, order[bounds[k] : bounds[k + 1]], axis=1).ravel()
+        if part.size >= 8 * len(flat):
             centres.append((k + 0.5) * width)
             values.append(np.median(part) / _MEDIAN)
     return np.array(centres), np.array(values)

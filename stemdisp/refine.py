@@ -10,7 +10,7 @@ import pandas as pd
 
 from stemdisp import _joint
 from stemdisp._coarse import back, block_size, coarsen, coarsen_image
-from stemdisp._model import Problem, State, residual_image, seen_weight
+from stemdisp._model import NO_WEIGHT, Problem, State, residual_image, seen_weight
 from stemdisp._start import Scaled, begin, resume, scale_image
 from stemdisp._threads import Crew
 from stemdisp.fit import MOVED_A, Measured, collect
@@ -35,7 +35,10 @@ FAINT_PRIOR_A = 0.02
 # error is 100 times smaller), decisive for one that is not there.
 POSITION_PRIOR_A = 0.5
 SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
-OUTSIDE = 0.3  # share of a column beyond the usable pixels above which its kind is assumed
+# Shares of a column beyond the border, and beyond the usable pixels, above which its intensity is
+# assumed to be that of its kind. Around a hole its flanks still tell.
+OUTSIDE, MASKED = 0.3, 0.6
+MOST_SATURATED = 0.2  # share of the image
 TOLERANCE_A = 3e-4
 SETTLED = 0.1  # widths of a column: this near to its peak any metric will lead it there
 SAME_LEVEL = 0.1  # change of the noise level that calls for no further steps
@@ -62,7 +65,8 @@ def refine_columns(
     Parameters
     ----------
     image : Signal2D or ndarray, shape (ny, nx)
-        Columns bright. NaN pixels are left out.
+        Columns bright. Pixels that are NaN or saturated (a plateau at the largest value) are left
+        out.
     columns : DataFrame
         Needs ``species, x_px, y_px``; other columns are kept. ``intensity`` and ``sigma_A`` of an
         earlier fit, if there, are the starting values.
@@ -96,7 +100,7 @@ def refine_columns(
     ------
     ValueError
         Missing table columns, seeds that are not finite, no pixel size, an image that is not 2-D
-        or has no usable pixel, a mask of another shape, unknown `noise`.
+        or has no usable pixel, a mask of another shape, unknown `noise` or `widths`.
     """
     check_columns(columns, ("species", "x_px", "y_px"))
     data, size = _as_array(image, pixel_size)
@@ -104,6 +108,8 @@ def refine_columns(
         raise ValueError(f"noise = {noise!r} is not one of: auto, idpc, white, poisson")
     if len(columns) == 0:
         raise ValueError("columns is empty; there is nothing to fit")
+    if columns["species"].isna().any():
+        raise ValueError("columns has rows without species; drop those rows first")
     if not np.isfinite(columns[["x_px", "y_px"]].to_numpy(dtype=np.float64)).all():
         raise ValueError("columns has x_px or y_px that are not finite; drop those rows first")
     good = _usable_pixels(data, mask)
@@ -150,7 +156,7 @@ def _as_array(
 
 
 def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Return where the image is finite and inside `mask`."""
+    """Return where the image is finite, not saturated and inside `mask`."""
     good = np.isfinite(data)
     if mask is not None:
         mask = np.asarray(mask, dtype=bool)
@@ -159,7 +165,22 @@ def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         good &= mask
     if not good.any():
         raise ValueError("image has no usable pixel: all are masked or not finite")
-    return good
+    return good & ~_saturated(data, good)
+
+
+def _saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return where the image stands at its largest value, if that is a plateau.
+
+    Noise and counts reach their largest value in single pixels; a plateau is one that holds a
+    pixel and the four beside it. An image that stands there in large part shows something else.
+    """
+    at_top = data == (np.max(data) if good.all() else np.max(data[good]))
+    share = np.count_nonzero(at_top) / data.size
+    inner = at_top[1:-1, 1:-1] & at_top[:-2, 1:-1] & at_top[2:, 1:-1]
+    inner &= at_top[1:-1, :-2] & at_top[1:-1, 2:]
+    if share > MOST_SATURATED or not inner.any():
+        return np.zeros_like(good)
+    return at_top
 
 
 def _width_groups(columns: pd.DataFrame, kind: np.ndarray, widths: str) -> np.ndarray | None:
@@ -179,7 +200,9 @@ def _with_prior(
 ) -> tuple[Problem, State]:
     """Tie absent columns to their sites, and those mostly outside the image to their kind."""
     scale = scaled.scale
-    outside = 1.0 - seen_weight(problem, state, scaled.usable)[:, 4] > OUTSIDE
+    outside = 1.0 - seen_weight(problem, state, NO_WEIGHT)[:, 4] > OUTSIDE
+    if scaled.usable.size:
+        outside |= 1.0 - seen_weight(problem, state, scaled.usable)[:, 4] > MASKED
     typical = np.array(
         [
             np.median(state.volume[(problem.kind == k) & ~outside])

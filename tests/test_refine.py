@@ -140,9 +140,39 @@ def test_masked_and_nan_pixels_are_left_out(small, noise):
     ratio = masked["x_err_A"] / np.sqrt(known.noise.level)
     ratio /= whole["x_err_A"] / np.sqrt(whole.attrs["fit"].noise.level)
     assert ratio[middle] > 1.05
-    hot = fit(np.where(mask, image, 20.0), seeds(truth), noise)
+    uneven = 20.0 + 1e-3 * np.arange(image.size).reshape(image.shape)
+    hot = fit(np.where(mask, image, uneven), seeds(truth), noise)
     # far off, or given up and marked
     assert not error_pm(hot, truth)[middle] <= 3
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint16])
+def test_saturated_pixels_are_left_out(small, dtype):
+    truth, image = small
+    counts = (noisy(np.random.default_rng(3), image, "white", 0.2) * 1000).astype(dtype)
+    peak = np.quantile(counts, 0.97).astype(dtype)  # the tips of the Ta columns
+    clipped = np.minimum(counts, peak)
+    assert (fit(counts, seeds(truth), "white").attrs["fit"].mask).all()
+    fitted = fit(clipped, seeds(truth), "white")
+    known = fitted.attrs["fit"]
+    assert known.mask.mean() == pytest.approx(0.97, abs=0.01)
+    assert (clipped[~known.mask] == peak).all()
+    inside = (fitted["quality"] & int(Quality.EDGE)) == 0
+    tantalum = (truth["species"] == "Ta") & inside
+    assert (fitted.loc[tantalum, "quality"] & int(Quality.MASKED)).all()
+
+    def off(table):
+        difference = table["intensity"] / 1000 - truth["intensity"]
+        return abs((difference / fitted["intensity_err"])[tantalum].mean() * 1000)
+
+    assert off(fitted) < 1
+    # taken for true, flat tips make columns wider and their intensities wrong
+    step = 1e-3 * (np.arange(clipped.size) % 7).reshape(clipped.shape)
+    wrong = fit(np.where(clipped == peak, clipped - step, clipped), seeds(truth), "white")
+    assert wrong.attrs["fit"].mask.all()
+    assert off(wrong) > 3
+    assert abs(known.sigma_A["Ta"] / 0.45 - 1) < 0.002
+    assert wrong.attrs["fit"].sigma_A["Ta"] / 0.45 > 1.02
 
 
 def test_same_input_same_bits_and_nothing_is_changed(small):
@@ -363,6 +393,10 @@ def test_a_signal_and_its_array_give_the_same(small):
         ({"pixel_size": -0.1}, "pixel_size = -0.1 must be positive"),
         ({"columns": pd.DataFrame({"species": ["O"], "x_px": [1.0]})}, "columns lacks y_px"),
         ({"columns": pd.DataFrame(columns=["species", "x_px", "y_px"])}, "columns is empty"),
+        (
+            {"columns": pd.DataFrame({"species": ["O", None], "x_px": [9.0, 9], "y_px": [9.0, 5]})},
+            "rows without species",
+        ),
         ({"mask": np.ones((4, 5), dtype=bool)}, r"mask has shape \(4, 5\); the image has"),
         ({"image": np.full((160, 176), np.nan)}, "no usable pixel"),
     ],
