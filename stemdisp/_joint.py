@@ -33,7 +33,7 @@ FAINT = 4.0  # standard errors of intensity below which steps in position are he
 NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may stay
 RATIOS = (0.1, 0.9)  # of steps that follow each other; smaller ones are luck
 SOLVED = 0.02  # residual of a step's linear system: steps correct what earlier ones left
-SAME = 0.03  # rms change, in widths and intensities, that leaves the normal equations as they are
+SAME = 0.05  # rms change, in widths and intensities, that leaves the normal equations as they are
 SHAPE_CHANGE = 1e-3  # of an ellipse, below which it is at rest
 WIDTH_SPREAD = 0.15  # by which widths of one kind may differ where the image does not say
 

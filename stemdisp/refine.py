@@ -41,7 +41,7 @@ OUTSIDE, MASKED = 0.3, 0.6
 MOST_SATURATED = 0.2  # share of the image
 TOLERANCE_A = 3e-4
 SETTLED = 0.1  # widths of a column: this near to its peak any metric will lead it there
-SAME_LEVEL = 0.1  # change of the noise level that calls for no further steps
+SAME_LEVEL = 0.3  # change of the noise level that by itself calls for no further steps
 
 
 def refine_columns(
