@@ -11,7 +11,7 @@ from benchmarks import THREADS
 from benchmarks.speed import run_script
 
 CORES = 2
-CALLS = 3
+CALLS = 5
 
 # What draws the image needs far more memory than the fit: another process does it.
 _DRAW = """

@@ -271,28 +271,20 @@ def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out)
 
 
 @compiled
-def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out):
+def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
     """Write the mean weight of the pixels as V, x, y, s of each column and as a column see them.
 
     `out` (n, 6): means weighted by the information that each pixel holds, and by the column itself;
-    last the sum of the weights times the derivative of a column of intensity 1 by log s.
-    Pixels beyond the border weigh nothing; `weight` (0, 0) stands for ones. With g the Gaussian
-    in units of its width and t = u^2 + w^2, the information is g^2 times ``1, u^2, w^2,
-    (t - 2)^2`` (order 0), or times ``t, (u^2 - 1)^2 + u^2 w^2, ..., t (t - 4)^2`` (order 1: squared
-    gradients of the same).
+    last the sum of the weights times the derivative of a column of intensity 1 by log s. Pixels
+    beyond the border weigh nothing. With g the Gaussian in units of its width and
+    t = u^2 + w^2, the information is g^2 times ``1, u^2, w^2, (t - 2)^2`` (order 0), or times
+    ``t, (u^2 - 1)^2 + u^2 w^2, ..., t (t - 4)^2`` (order 1: squared gradients of the same).
     """
-    ny, nx = shape
+    ny, nx = weight.shape
     ex, ey = np.empty(nx, np.float32), np.empty(ny, np.float32)
     for c in range(first[lo], first[hi]):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        for k in range(5):
-            out[c, k] = 1.0
-        out[c, 5] = 0.0
-        r = reach * s
-        inside = x - r >= 0 and y - r >= 0 and x + r <= (nx - 1) * ax and y + r <= (ny - 1) * ay
-        if weight.size == 0 and inside:
-            continue
-        x0, x1, y0, y1 = _window(x, y, r, ax, ay, (0, ny), nx)
+        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx)
         if x1 > x0:
             _line(ex, x0, x1, ax, x, s)
             _line(ey, y0, y1, ay, y, s)
@@ -302,9 +294,7 @@ def seen_weight(lo, hi, weight, shape, columns, first, reach, order, ax, ay, out
             m0, m2, m4, m6 = 0.0, 0.0, 0.0, 0.0  # moments of g^2 along the row
             for i in range(x0, x1):
                 u2 = ((i * ax - x) / s) ** 2
-                e = ex[i - x0]
-                if weight.size > 0:
-                    e *= weight[j, i]
+                e = ex[i - x0] * weight[j, i]
                 g += e
                 g2 += e * u2
                 e *= ex[i - x0]

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from stemdisp import _kernels
 from stemdisp._background import Background
+from stemdisp._border import seen_inside
 from stemdisp._system import Neighbours
 from stemdisp._threads import Crew
 
@@ -161,12 +162,15 @@ def seen_weight(problem: Problem, state: State, weight: np.ndarray) -> np.ndarra
 
     The last is what a wider column of intensity 1 gains in weighted sum, by log width.
     """
+    if weight.size == 0:
+        return seen_inside(
+            state.columns, problem.image.shape, step=problem.step, reach=SEEN, order=problem.order
+        )
     out = np.empty((len(state.columns), 6))
     problem.crew.share(
         _kernels.seen_weight,
         problem.strips.count,
         weight,
-        problem.image.shape,
         state.columns,
         problem.strips.first,
         SEEN,

@@ -100,11 +100,12 @@ def begin(
     # a multiple of every block of pixels that a coarser image may have
     strips = Strips.build(xy, len(scaled.image), 12 * int(np.ceil(least / 12)))
     xy = xy[strips.order] * step
+    pairs = crew.later(Neighbours.within, xy, NEAR_A / scale)
     width = START_SIGMA_A / scale
     block = max(1, round(width / max(step)))
     background = Background.build(scaled.mask, scaled.knots, block)
     height, coefficients = _heights(scaled, xy / step, background, block, crew)
-    near = Neighbours.within(xy, NEAR_A / scale)
+    near = pairs()
     state = State(
         columns=np.column_stack([0.8 * height * 2 * np.pi * width**2, xy, np.full(len(xy), width)]),
         coefficients=coefficients,

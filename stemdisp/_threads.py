@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
+
+Result = TypeVar("Result")
 
 PER_THREAD = 3  # shares of a loop for each thread: evens out what differs among them
 
@@ -45,6 +48,12 @@ class Crew:
         self._limits.restore_original_limits()
         if self._pool is not None:
             self._pool.shutdown()
+
+    def later(self, function: Callable[..., Result], *arguments: object) -> Callable[[], Result]:
+        """Begin a call beside what follows; the answer waits for its result."""
+        if self._pool is None:
+            return lambda: function(*arguments)
+        return self._pool.submit(function, *arguments).result
 
     def share(self, kernel: Callable[..., None], n: int, *arguments: object) -> None:
         """Run ``kernel(lo, hi, *arguments)``, compiled or numpy's, until ``0 .. n`` are done."""

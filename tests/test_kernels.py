@@ -5,6 +5,7 @@ import pytest
 
 from stemdisp import _kernels, _pairs, _summed
 from stemdisp._background import Background, block_sums
+from stemdisp._border import seen_inside
 from stemdisp._model import Strips
 from stemdisp._system import Neighbours
 
@@ -128,23 +129,23 @@ def test_the_residual_lacks_columns_and_background_and_is_weighted(height, step)
     np.testing.assert_allclose(seen, y.T @ found @ x, atol=1e-4)
 
 
+def seen(weight, columns=COLUMNS[:2], order=0):
+    strips, ordered = strips_of(columns)
+    out = np.empty((len(columns), 6))
+    _kernels.seen_weight(0, strips.count, weight, ordered, strips.first, 4.0, order, *SQUARE, out)
+    return out
+
+
 @pytest.mark.parametrize("order", [0, 1])
 def test_a_share_of_the_pixels_is_seen(order):
-    def seen(weight, columns=COLUMNS[:2]):
-        strips, ordered = strips_of(columns)
-        out = np.empty((len(columns), 6))
-        _kernels.seen_weight(
-            0, strips.count, weight, GRID, ordered, strips.first, 4.0, order, *SQUARE, out
-        )
-        return out
-
-    np.testing.assert_array_equal(seen(NONE), [[1.0] * 5 + [0.0]] * 2)
-    np.testing.assert_allclose(seen(np.full(GRID, 0.25, np.float32))[:, :5], 0.25, rtol=2e-3)
+    quarter = seen(np.full(GRID, 0.25, np.float32), order=order)
+    np.testing.assert_allclose(quarter[:, :5], 0.25, rtol=2e-3)
+    np.testing.assert_allclose(quarter[:, 5], 0, atol=2e-3)
     # the share of what each derivative has on the pixels that count
     weight = np.random.default_rng(5).uniform(0, 2, GRID).astype(np.float32)
     weight[:, 47:] = 0
     _, ordered = strips_of(COLUMNS[:2])
-    for row, column in zip(seen(weight), ordered, strict=True):
+    for row, column in zip(seen(weight, order=order), ordered, strict=True):
         for k, image in enumerate(derivatives(column)):
             power = image**2
             if order == 1:
@@ -156,9 +157,20 @@ def test_a_share_of_the_pixels_is_seen(order):
         assert row[4] == pytest.approx(np.sum(shape * weight), rel=5e-3)
         wider = derivatives(column)[3] * column[3] / column[0]
         assert row[5] == pytest.approx(np.sum(wider * weight), abs=5e-3)
-    # half of a column lies beyond the border
-    edge = np.array([[20.0, 40.0, -0.5, 3.0]])
-    np.testing.assert_allclose(seen(NONE, edge)[0, :5], 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize(("x", "y"), [(-0.5, 50), (3, 50), (101, 92.0), (50, -4.0), (50, 50)])
+def test_what_the_border_leaves_is_what_ones_inside_leave(order, x, y):
+    columns = np.array([[5.0, x, y, 3.0]])
+    found = seen_inside(columns, GRID, step=SQUARE, reach=4.0, order=order)
+    ones = seen(np.ones(GRID, np.float32), columns, order)
+    # the kernel divides by the integral, the border by the sum
+    np.testing.assert_allclose(found, ones, atol=4e-3)
+    if (x, y) == (50, 50):
+        np.testing.assert_array_equal(found, [[1, 1, 1, 1, 1, 0]])
+    if x == -0.5:
+        np.testing.assert_allclose(found[0, :5], 0.5, atol=0.01)
 
 
 def test_summed_information_is_that_of_the_closed_forms_and_sees_weights():
