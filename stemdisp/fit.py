@@ -228,13 +228,13 @@ def collect(
     scale, (ax, ay), level = scaled.scale, scaled.step, measured.level
     n = len(columns)
     units = np.array([scaled.unit * scale**2, scale, scale])
+    residual, even = _residuals(problem, measured.residual)
+    share = seen_weight(problem, state, scaled.usable)[:, 4]
+    wait = problem.crew.later(_column_chi2, problem, state, even, share)
     radius = NEIGHBOURHOOD_A / scale
     covariance = covariance_matrix(problem, state, level.level, radius, units)
     error = np.sqrt(np.maximum(covariance.diagonal(), 0.0)).reshape(n, 3)
-    place = problem.strips.order
-    residual, even = _residuals(problem, measured.residual)
-    share = seen_weight(problem, state, scaled.usable)[:, 4]
-    chi2 = _column_chi2(problem, state, even, share)
+    place, chi2 = problem.strips.order, wait()
     significance = state.volume * units[0] / error[place, 0]
     bits = _quality(problem, state, significance, chi2, 1.0 - share, scale)
     quality = _in_order(place, bits)
@@ -318,7 +318,7 @@ def _column_chi2(
     """
     width = float(np.median(state.sigma))
     block = max(1, round(BLOCK * width / max(problem.step)))
-    coarse = block_sums(residual, block, problem.crew)
+    coarse = block_sums(residual, block)  # beside the covariance, which keeps the crew busy
     power = coarse**2
     if problem.order == 1 and min(coarse.shape) > 1:
         gy, gx = np.gradient(coarse)

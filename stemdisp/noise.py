@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, ndimage
 
+from stemdisp._threads import Crew
+
 # Bands in units of k * sigma (sigma: width of a column). Columns carry their information about
 # position below 2; above 2.2 their own spectrum has fallen below 1 %, so what is left there is
 # noise that no fit has removed.
@@ -106,7 +108,11 @@ class Tiles:
         return cls(corners, size, tapers)
 
     def periodograms(
-        self, image: np.ndarray, weight: np.ndarray | None = None, most: int = MOST_TILES
+        self,
+        image: np.ndarray,
+        weight: np.ndarray | None = None,
+        most: int = MOST_TILES,
+        crew: Crew | None = None,
     ) -> Periodograms:
         """Measure the power of `image` in up to `most` tiles.
 
@@ -119,23 +125,33 @@ class Tiles:
             pixel of weight 1.
         most : int
             Number of tiles.
+        crew : Crew, optional
+            Threads that share them.
 
         Returns
         -------
         Periodograms
         """
-        powers = []
-        for corner, taper in list(zip(self.corners, self.tapers, strict=True))[:most]:
-            total = np.sum(taper)
-            if total == 0:
-                continue
-            part = image[_tile(corner, self.shape)]
-            if weight is not None:
-                part = part / np.sqrt(np.maximum(weight[_tile(corner, self.shape)], 1e-12))
-            part = (part - np.sum(part * taper) / total) * taper
-            modes = fft.rfft2(part)
-            powers.append((modes.real**2 + modes.imag**2) / np.sum(taper**2))
-        return Periodograms(np.stack(powers), self.shape)
+        tiles = list(zip(self.corners, self.tapers, strict=True))[:most]
+        tiles = [(corner, taper) for corner, taper in tiles if taper.any()]
+        kind = np.result_type(image.dtype, np.float32)
+        powers = np.empty((len(tiles), self.shape[0], self.shape[1] // 2 + 1), kind)
+
+        def measure(lo: int, hi: int) -> None:
+            for k in range(lo, hi):
+                corner, taper = tiles[k]
+                part = image[_tile(corner, self.shape)]
+                if weight is not None:
+                    part = part / np.sqrt(np.maximum(weight[_tile(corner, self.shape)], 1e-12))
+                part = (part - np.sum(part * taper) / np.sum(taper)) * taper
+                modes = fft.rfft2(part)
+                powers[k] = (modes.real**2 + modes.imag**2) / np.sum(taper**2)
+
+        if crew is None:
+            measure(0, len(tiles))
+        else:
+            crew.share(measure, len(tiles))
+        return Periodograms(powers, self.shape)
 
 
 def _tile(corner: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:

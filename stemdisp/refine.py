@@ -38,7 +38,8 @@ SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
 # Shares of a column beyond the border, and beyond the usable pixels, above which its intensity is
 # assumed to be that of its kind. Around a hole its flanks still tell.
 OUTSIDE, MASKED = 0.3, 0.6
-MOST_SATURATED = 0.2  # share of the image
+# A plateau of saturation: pixels that it has at least, share of the image that it has at most.
+LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
 TOLERANCE_A = 3e-4
 SETTLED = 0.1  # widths of a column: this near to its peak any metric will lead it there
 SAME_LEVEL = 0.3  # change of the noise level that by itself calls for no further steps
@@ -165,22 +166,23 @@ def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         good &= mask
     if not good.any():
         raise ValueError("image has no usable pixel: all are masked or not finite")
-    return good & ~_saturated(data, good)
+    plateau = _saturated(data, good)
+    return good if plateau is None else good & ~plateau
 
 
-def _saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Return where the image stands at its largest value, if that is a plateau.
+def _saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray | None:
+    """Return where the image stands at its largest value, if that is a plateau; else None.
 
     Noise and counts reach their largest value in single pixels; a plateau is one that holds a
     pixel and the four beside it. An image that stands there in large part shows something else.
     """
     at_top = data == (np.max(data) if good.all() else np.max(data[good]))
-    share = np.count_nonzero(at_top) / data.size
+    count = np.count_nonzero(at_top)
+    if count < LEAST_PLATEAU or count > MOST_SATURATED * data.size:
+        return None
     inner = at_top[1:-1, 1:-1] & at_top[:-2, 1:-1] & at_top[2:, 1:-1]
     inner &= at_top[1:-1, :-2] & at_top[1:-1, 2:]
-    if share > MOST_SATURATED or not inner.any():
-        return np.zeros_like(good)
-    return at_top
+    return at_top if inner.any() else None
 
 
 def _width_groups(columns: pd.DataFrame, kind: np.ndarray, widths: str) -> np.ndarray | None:
@@ -286,7 +288,7 @@ class _Noise:
         sigma = float(np.median(state.sigma))
         weight = problem.weight if problem.pixel_weights else None
         residual, _ = residual_image(problem, state)
-        powers = self.tiles.periodograms(residual, weight, most)
+        powers = self.tiles.periodograms(residual, weight, most, problem.crew)
         if self.psd is None:
             freq, power = ring_medians(powers, noise_band(sigma))
             source = "residual"
