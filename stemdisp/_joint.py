@@ -60,7 +60,7 @@ def iterate(
     columns[problem.frozen, 1:3] = problem.start[problem.frozen]
     state = replace(state, columns=columns)
     stage, matters = _Stage.begin(problem, state), _matters(problem, state)
-    before = 0.0
+    before, left = 0.0, np.full(len(columns), np.inf)
     for _ in range(max_iterations):
         new, moved, error = stage.advance(state, max_step, solved)
         if not (np.isfinite(new.columns).all() and np.isfinite(new.coefficients).all()):
@@ -132,9 +132,9 @@ class _Stage:
     def advance(
         self, state: State, max_step: float, solved: float
     ) -> tuple[State, np.ndarray, np.ndarray]:
-        """Take one step; return the state, how far columns wanted to go, and their errors.
+        """Take one step; return the state, how far columns went, and their errors.
 
-        Both (n, 2): in position, and in intensity in units of a width, like `_unit`.
+        Both (n, 2): in position (before the limits of a step), and in intensity times `_unit`.
         """
         problem = self.problem
         residual, inner = residual_image(problem, state)
@@ -180,16 +180,16 @@ class _Stage:
 
         if not self.problem.free_widths:
             return state.shape
-        typical = _median_of_kind(self.problem, state.volume)
-        held = typical < SHOWN * typical.max()
+        held = _hardly_shown(state.volume, self.problem.kind)
         step = improve(self.problem, state, residual, held) - state.shape
         return state.shape + self.shape_brake.slow([step])[0]
 
     def _system(self, state: State) -> System:
         """Assemble the normal equations, unless nothing has moved that would change them."""
         if self.assembled is not None:
-            change = (state.columns - self.assembled) / state.sigma[:, None]
-            change[:, 0] *= state.sigma / np.maximum(np.abs(self.problem.expected), 1e-12)
+            change = state.columns - self.assembled
+            change[:, 0] *= self._unit(state)
+            change /= state.sigma[:, None]
             if np.max(np.mean(change**2, axis=0)) < SAME**2:
                 return self.system
         if state.sigma.max() > 1.1 * self.widest:
@@ -206,7 +206,7 @@ class _Stage:
         problem, held = self.problem, self.held
         tail = np.zeros(len(held))
         if problem.own_widths:
-            typical = _median_of_kind(problem, state.sigma)[problem.kind]
+            typical = _medians(state.sigma, problem.kind)[problem.kind]
             gradient[:, 3] += _width_prior(problem, state) * (typical - state.sigma)
         else:
             tail = np.bincount(groups(problem), gradient[:, 3], minlength=len(held))
@@ -384,9 +384,15 @@ def _width_prior(problem: Problem, state: State) -> np.ndarray:
     return problem.level / (WIDTH_SPREAD * state.sigma) ** 2
 
 
-def _median_of_kind(problem: Problem, values: np.ndarray) -> np.ndarray:
-    """Median of each kind."""
-    return np.array([np.median(values[problem.kind == k]) for k in range(problem.kind.max() + 1)])
+def _medians(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Median of each group."""
+    return np.array([np.median(values[group == k]) for k in range(group.max() + 1)])
+
+
+def _hardly_shown(volume: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Tell the groups that have next to no intensity."""
+    typical = _medians(volume, group)
+    return typical < SHOWN * typical.max()
 
 
 def held_widths(problem: Problem, state: State) -> np.ndarray:
@@ -394,16 +400,14 @@ def held_widths(problem: Problem, state: State) -> np.ndarray:
     if problem.own_widths:
         return np.zeros(0, dtype=bool)
     group = groups(problem)
-    n = group.max() + 1
     if not problem.free_widths:
-        return np.ones(n, dtype=bool)
-    typical = np.array([np.median(state.volume[group == k]) for k in range(n)])
-    return typical < SHOWN * typical.max()
+        return np.ones(group.max() + 1, dtype=bool)
+    return _hardly_shown(state.volume, group)
 
 
 def _matters(problem: Problem, state: State) -> np.ndarray:
     """Columns whose position decides convergence: not those of next to no intensity."""
-    typical = _median_of_kind(problem, state.volume)[problem.kind]
+    typical = _medians(state.volume, problem.kind)[problem.kind]
     return (state.volume > 0.1 * typical) & (problem.kind != problem.nuisance)
 
 

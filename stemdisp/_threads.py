@@ -32,10 +32,10 @@ class Crew:
     number, rest.
     """
 
-    def __init__(self, size: int | None = None) -> None:
+    def __init__(self) -> None:
         import numba
 
-        self.size = numba.config.NUMBA_NUM_THREADS if size is None else size
+        self.size = numba.config.NUMBA_NUM_THREADS
         self._pool = ThreadPoolExecutor(self.size) if self.size > 1 else None
 
     def __enter__(self) -> Crew:

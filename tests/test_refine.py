@@ -118,6 +118,32 @@ def test_what_still_moves_is_no_measurement(small):
     assert not (fit(image, seeds(truth), "idpc")["quality"] & int(Quality.NOT_CONVERGED)).any()
 
 
+def test_no_steps_are_no_measurement(small):
+    truth, image = small
+    fitted = fit(noisy(np.random.default_rng(2), image, "white"), seeds(truth), "white",
+                 max_iterations=0)  # fmt: skip
+    seen = (fitted["quality"] & int(Quality.NOT_DETECTED)) == 0
+    assert seen.sum() > 50
+    assert (fitted.loc[seen, "quality"] & int(Quality.NOT_CONVERGED)).all()
+
+
+@pytest.mark.parametrize("noise", ["idpc", "white"])
+def test_a_fit_that_runs_away_is_marked_and_raises_nothing(small, noise, monkeypatch):
+    from stemdisp._system import System
+
+    def away(self, head, tail, tolerance):
+        return np.full_like(head, np.nan), np.full_like(tail, np.nan)
+
+    truth, image = small
+    image = noisy(np.random.default_rng(2), image, noise)
+    monkeypatch.setattr(System, "solve", away)
+    fitted = fit(image, seeds(truth), noise)
+    seen = (fitted["quality"] & int(Quality.NOT_DETECTED)) == 0
+    assert seen.any()
+    assert (fitted.loc[seen, "quality"] & int(Quality.NOT_CONVERGED)).all()
+    assert fitted.loc[seen, ["x_px", "y_A", "intensity"]].isna().all(axis=None)
+
+
 @pytest.mark.parametrize("noise", ["idpc", "white", "poisson"])
 def test_masked_and_nan_pixels_are_left_out(small, noise):
     truth, image = small
@@ -242,7 +268,7 @@ def test_widths_may_differ_between_sites_or_columns():
     for widths in ("site", "column"):
         table = fitted[widths]
         error = (table["sigma_A"] / truth["sigma_A"] - 1)[inside]
-        assert error.std() < 0.01 if widths == "site" else 0.03
+        assert error.std() < {"site": 0.01, "column": 0.03}[widths]
         assert abs(error.mean()) < 0.005
         pull = ((table["intensity"] - truth["intensity"]) / table["intensity_err"])[inside]
         assert 0.8 < pull.std() < 1.2

@@ -14,8 +14,8 @@ from stemdisp.tables import Quality
 
 SPECIES = ("Ta", "K", "O")
 TRIALS = 10
-# The background is described by local overlaps and Poisson weights by smoothed ones: claimed
-# errors of intensities are off by up to this much.
+# The weights of counts come from the fitted model, with its noise: claimed errors of intensities
+# are off by up to this much.
 INTENSITY_ALLOWANCE = {"idpc": 0.0, "white": 0.0, "poisson": 0.03}
 
 
