@@ -132,9 +132,9 @@ class _Stage:
     def advance(
         self, state: State, max_step: float, solved: float
     ) -> tuple[State, np.ndarray, np.ndarray]:
-        """Take one step; return the state, how far columns went, and their errors.
+        """Take one step; return the state, how far columns wanted to go, and their errors.
 
-        Both (n, 2): in position (before the limits of a step), and in intensity times `_unit`.
+        Both (n, 2): in position (before all limits of a step), and in intensity times `_unit`.
         """
         problem = self.problem
         residual, inner = residual_image(problem, state)
@@ -228,9 +228,10 @@ class _Stage:
         # intensities in units of a width, so that one brake serves a column's parameters
         unit, own = self._unit(state), own.copy()
         own[:, 0] *= unit
+        # what a column wanted: that it was braked does not mean that it has arrived
+        moved = np.column_stack([np.hypot(own[:, 1], own[:, 2]), np.abs(own[:, 0])])
         own, widths, surface = self.brake.slow([own, widths[:, None], surface[None, :]])
         length = np.hypot(own[:, 1], own[:, 2])
-        moved = np.column_stack([length, np.abs(own[:, 0])])
         own[:, 0] /= unit
         shrink = np.minimum(1.0, max_step * state.sigma / np.maximum(length, 1e-12))
         columns = state.columns.copy()
