@@ -23,6 +23,8 @@ MIN_FOUND = 0.5
 MAX_HALFWAY = 0.07
 MIN_CELL_EXPLAINED = 0.6
 MIN_MARGIN = 0.012
+# Places between the reflections: what is there looks like no lattice.
+_BETWEEN = [(0.5, 0.37), (0.37, 0.5), (0.63, -0.5), (0.5, -0.63)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,20 +199,36 @@ def find_lattice(
 
 
 def flatten(data: np.ndarray) -> np.ndarray:
-    """Fill NaN, remove slow background, clip outliers; unit spread."""
+    """Fill NaN, remove slow background, clip outliers; unit spread, float32."""
     good = np.isfinite(data)
     if not good.any() or np.ptp(data[good]) == 0:
         raise DataError("the image is empty or constant; there is nothing to analyse")
     filled = np.where(good, data, np.median(data[good]))
-    scale = max(12.0, min(data.shape) / 12)
-    slow = ndimage.gaussian_filter(filled, scale)
-    flat = filled - slow
-    low, high = np.percentile(flat, (0.1, 99.9))
+    # counts of 10^9 leave no digits for the lattice in single precision
+    flat = (filled - filled.mean()).astype(np.float32)
+    flat -= _slow_part(flat, max(12.0, min(data.shape) / 12))
+    stride = max(1, int(np.sqrt(flat.size / 1e6)))
+    low, high = np.percentile(flat[::stride, ::stride], (0.1, 99.9))
     flat = np.clip(flat, low, high)
-    spread = flat.std()
+    spread = float(flat.std(dtype=np.float64))
     if spread == 0:
         raise DataError("the image is constant; there is nothing to analyse")
-    return np.where(good, flat / spread, 0.0)
+    return np.where(good, flat / np.float32(spread), np.float32(0.0))
+
+
+def _slow_part(image: np.ndarray, width: float) -> np.ndarray:
+    """Gaussian mean of `width` px, worked out on block means and interpolated."""
+    block = max(1, int(width / 6))
+    edges = [np.arange(0, n, block) for n in image.shape]
+    small = np.add.reduceat(np.add.reduceat(image, edges[0], axis=0), edges[1], axis=1)
+    counts = [np.diff(np.append(e, n)) for e, n in zip(edges, image.shape, strict=True)]
+    small = ndimage.gaussian_filter(small / np.outer(*counts), width / block)
+    back = []
+    for edge, count, n in zip(edges, counts, image.shape, strict=True):
+        middle = edge + (count - 1) / 2
+        back.append([np.interp(np.arange(n), middle, row) for row in np.eye(len(middle))])
+    rows, cols = (np.asarray(b, dtype=np.float32) for b in back)
+    return rows.T @ small.astype(np.float32) @ cols
 
 
 def _no_match(projection: Projection, matches: list[Match], pixel_size: float | None) -> str:
@@ -305,15 +323,13 @@ def _track(flat: np.ndarray, cell: np.ndarray, recip: np.ndarray) -> Lattice:
     spacing = max(4, round(min(np.hypot(*cell.T)) / 3))
     width = 1.1 * max(np.hypot(*cell.T)) / spacing
     hk = [(h, k) for h in range(0, 4) for k in range(-3, 4) if (h, k) > (0, 0)]
-    maps = {}
-    for h, k in hk:
-        g = np.array([h, k]) @ recip
-        if np.hypot(*g) < 0.4:
-            maps[(h, k)] = _demodulate(flat, g, spacing, width)
-    strength = {key: np.sqrt(np.mean(np.abs(m) ** 2)) for key, m in maps.items()}
-    first, second = _two_strongest(strength, recip)
-    noise = _typical_noise(flat, recip, spacing, width)
-    energy = np.abs(maps[first]) ** 2 + np.abs(maps[second]) ** 2
+    hk = [key for key in hk if np.hypot(*(np.array(key) @ recip)) < 0.4]
+    maps = _demodulate(flat, np.array(hk + _BETWEEN) @ recip, spacing)
+    strength = {key: _rough_power(m, width) for key, m in zip(hk, maps, strict=False)}
+    pair = _two_strongest(strength, recip)
+    waves = [_smooth(maps[hk.index(key)], width) for key in pair]
+    noise = np.median([np.median(np.abs(_smooth(m, width)) ** 2) for m in maps[len(hk) :]])
+    energy = np.abs(waves[0]) ** 2 + np.abs(waves[1]) ** 2
     energy = np.sqrt(np.maximum(energy - 2 * noise, 0))
     crystal = energy / np.percentile(energy, 80)
     my, mx = energy.shape
@@ -321,8 +337,8 @@ def _track(flat: np.ndarray, cell: np.ndarray, recip: np.ndarray) -> Lattice:
     xy = np.column_stack([xx.ravel(), yy.ravel()]) * spacing + (spacing - 1) / 2
     centre = np.array([(flat.shape[1] - 1) / 2, (flat.shape[0] - 1) / 2])
     scale = max(flat.shape) / 2
-    phases = [_smooth_phase(maps[key], crystal) for key in (first, second)]
-    g = np.array([np.array(key) @ recip for key in (first, second)])
+    phases = [_smooth_phase(wave, crystal) for wave in waves]
+    g = np.array(pair) @ recip
     good = (crystal > 0.5).ravel()
     weight = np.where(good, np.minimum(crystal.ravel(), 1.2), 0.0)
     field = np.linalg.solve(-2 * np.pi * g, np.stack([p.ravel() for p in phases])).T
@@ -346,29 +362,39 @@ def _track(flat: np.ndarray, cell: np.ndarray, recip: np.ndarray) -> Lattice:
     )
 
 
-def _demodulate(flat: np.ndarray, g: np.ndarray, spacing: int, width: float) -> np.ndarray:
-    """Local complex amplitude of reflection g on a coarse grid."""
-    ny, nx = flat.shape
-    my, mx = ny // spacing, nx // spacing
-    wave_x = np.exp(-2j * np.pi * g[0] * np.arange(mx * spacing)).astype(np.complex64)
-    wave_y = np.exp(-2j * np.pi * g[1] * np.arange(my * spacing)).astype(np.complex64)
-    part = flat[: my * spacing, : mx * spacing].astype(np.float32) * wave_x
-    part = part.reshape(my * spacing, mx, spacing).sum(axis=2) * wave_y[:, None]
-    coarse = part.reshape(my, spacing, mx).sum(axis=1) / spacing**2
-    norm = ndimage.gaussian_filter(np.ones(coarse.shape), width, mode="constant")
-    return (
-        ndimage.gaussian_filter(coarse.real, width, mode="constant")
-        + 1j * ndimage.gaussian_filter(coarse.imag, width, mode="constant")
-    ) / norm
+def _demodulate(flat: np.ndarray, g: np.ndarray, spacing: int) -> np.ndarray:
+    """Complex amplitudes of the frequencies g (n, 2) in blocks of `spacing` px; (n, my, mx)."""
+    my, mx = (n // spacing for n in flat.shape)
+    inside = np.arange(spacing)
+    # exp(-2 pi i g x) is a product of one factor per block and one per pixel in it, so that all
+    # frequencies of a row of blocks come out of one matrix product
+    wave = np.exp(-2j * np.pi * np.outer(inside, g[:, 0])) / spacing
+    real = np.hstack([wave.real, wave.imag]).astype(np.float32)
+    down = (np.exp(-2j * np.pi * np.outer(g[:, 1], inside)) / spacing).astype(np.complex64)
+    across = np.exp(-2j * np.pi * spacing * np.outer(g[:, 0], np.arange(mx)))
+    out = np.empty((len(g), my, mx), dtype=np.complex64)
+    for row in range(my):
+        block = flat[row * spacing : (row + 1) * spacing, : mx * spacing]
+        both = (block.reshape(-1, spacing) @ real).reshape(spacing, mx, 2, len(g))
+        part = np.einsum("ns,smn->nm", down, both[:, :, 0] + 1j * both[:, :, 1])
+        out[:, row] = part * across * np.exp(-2j * np.pi * spacing * row * g[:, 1])[:, None]
+    return out
 
 
-def _typical_noise(flat: np.ndarray, recip: np.ndarray, spacing: int, width: float) -> float:
-    """Power that a place between the reflections shows: what no lattice looks like."""
-    values = []
-    for h, k in ((0.5, 0.37), (0.37, 0.5), (0.63, -0.5), (0.5, -0.63)):
-        off = _demodulate(flat, np.array([h, k]) @ recip, spacing, width)
-        values.append(np.median(np.abs(off) ** 2))
-    return float(np.median(values))
+def _smooth(amplitude: np.ndarray, width: float) -> np.ndarray:
+    """Gaussian mean of a coarse map that counts nothing beyond its border."""
+    norm = [
+        ndimage.gaussian_filter1d(np.ones(n), width, mode="constant") for n in amplitude.shape
+    ]
+    return ndimage.gaussian_filter(amplitude, width, mode="constant") / np.outer(*norm)
+
+
+def _rough_power(amplitude: np.ndarray, width: float) -> float:
+    """Root mean square of means over blocks as large as the Gaussian that `_smooth` uses."""
+    block = max(1, min(round(3.5 * width), *amplitude.shape))
+    my, mx = (n // block for n in amplitude.shape)
+    part = amplitude[: my * block, : mx * block].reshape(my, block, mx, block)
+    return float(np.sqrt(np.mean(np.abs(part.mean(axis=(1, 3))) ** 2)))
 
 
 def _two_strongest(
