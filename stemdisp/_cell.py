@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -116,9 +116,8 @@ def place_sites(
     candidates = max(by_width, key=lambda trials: max(c.explained for c in trials))
     candidates.sort(key=lambda c: -c.score)
     best = candidates[0]
-    equivalents = row_operations(projection)
     for other in candidates[1:]:
-        if not _equivalent(best, other, equivalents):
+        if not _equivalent(best, other, projection):
             return best, _margin(best, other)
     return best, best.score
 
@@ -142,8 +141,36 @@ def row_operations(projection: Projection) -> list[tuple[np.ndarray, np.ndarray]
     return [(matrix.T, shift) for matrix, shift in projection.symmetry_operations()]
 
 
+def near_operations(projection: Projection) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Give what would be a symmetry if lengths were known to 2 % only, as rows.
+
+    Axes of an image may be scaled more differently than that, so only what else is known (an
+    interface, square pixels) tells such indexings apart. The exact symmetry comes first.
+    """
+    found = row_operations(projection)
+    known = [op for op, _ in found]
+    for operation in _metric_operations(projection):
+        if not any(np.array_equal(operation, op) for op in known):
+            turned = Placement(operation, np.zeros(2), 1, 0.0, 0.0)
+            for site in projection.sites:
+                moved = replace(turned, shift=np.array([site.u, site.v]))
+                if _equivalent(Placement(np.eye(2), np.zeros(2), 1, 0.0, 0.0), moved, projection):
+                    found.append((operation, moved.shift))
+    return found
+
+
 def _operations(projection: Projection) -> list[np.ndarray]:
     """Integer maps of the cell onto itself that keep its metric, one of each symmetry class."""
+    symmetric = [op for op, _ in row_operations(projection)]
+    classes: list[np.ndarray] = []
+    for op in sorted(_metric_operations(projection), key=lambda o: -np.trace(o)):
+        if not any(_in_group(op, seen, symmetric) for seen in classes):
+            classes.append(op)
+    return classes
+
+
+def _metric_operations(projection: Projection) -> list[np.ndarray]:
+    """Integer maps of the cell onto itself that keep its lengths and angle within about 2 %."""
     matrix = projection.cell_matrix()
     metric = matrix @ matrix.T
     keep = []
@@ -158,12 +185,7 @@ def _operations(projection: Projection) -> list[np.ndarray]:
                     change = op @ metric @ op.T - metric
                     if np.max(np.abs(change)) < 0.04 * np.max(metric):
                         keep.append(op)
-    symmetric = [op for op, _ in row_operations(projection)]
-    classes: list[np.ndarray] = []
-    for op in sorted(keep, key=lambda o: -np.trace(o)):
-        if not any(_in_group(op, seen, symmetric) for seen in classes):
-            classes.append(op)
-    return classes
+    return keep
 
 
 def _in_group(op: np.ndarray, seen: np.ndarray, group: list[np.ndarray]) -> bool:
@@ -257,7 +279,7 @@ def _contrast_penalty(
     penalties = []
     for mode in ("idpc", "haadf", "abf"):
         expected = np.array([projection.sites_of(s)[0].contrast[mode] for s in species])
-        floor = 0.02
+        floor = 0.08  # weaker ones are hardly seen; how weak is no evidence
         ratio = np.log(np.maximum(amplitude / strongest, floor))
         wanted = np.log(np.maximum(expected / expected.max(), floor))
         off = (ratio - wanted[:, None]) / CONTRAST_SPREAD
@@ -265,17 +287,14 @@ def _contrast_penalty(
     return np.min(penalties, axis=0)
 
 
-def _equivalent(a: Placement, b: Placement, group: list[tuple[np.ndarray, np.ndarray]]) -> bool:
+def _equivalent(a: Placement, b: Placement, projection: Projection) -> bool:
     """Whether two placements put the same species on the same spots."""
     if a.sign != b.sign:
         return False
-    for op, translation in group:
-        # crystal point p sits at p @ A + s; b shows the same pattern when p -> p @ op + t
-        # followed by a equals b
-        if not np.allclose(op @ a.operation, b.operation, atol=1e-6):
-            continue
-        shift = translation @ a.operation + a.shift
-        off = (shift - b.shift + 0.5) % 1.0 - 0.5
-        if np.max(np.abs(off)) < 2.6 / GRID:
-            return True
-    return False
+    for species in projection.species:
+        sites = np.array([(s.u, s.v) for s in projection.sites_of(species)])
+        here, there = (sites @ p.operation + p.shift for p in (a, b))
+        off = (here[:, None] - there[None] + 0.5) % 1.0 - 0.5
+        if np.any(np.min(np.max(np.abs(off), axis=2), axis=1) > 2.6 / GRID):
+            return False
+    return True

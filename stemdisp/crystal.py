@@ -31,6 +31,8 @@ __all__ = ["PRESETS", "Projection", "Site", "project"]
 
 # Always anions beside a metal; the most electronegative element of a structure is one too.
 _HARD_ANIONS = frozenset({"N", "O", "F", "Cl", "Br"})
+# What can be missing from a column of its own.
+_PURE_ANIONS = frozenset({"O", "F", "N", "S"})
 _BY_ELECTRONEGATIVITY = ("F", "O", "Cl", "N", "Br", "I", "S", "Se", "Te", "P", "As", "C", "H")
 _CONTRAST_EXPONENT = {"idpc": 0.9, "haadf": 1.7, "abf": 0.65}
 
@@ -60,6 +62,11 @@ class Site:
     u: float
     v: float
     contrast: dict[str, float]
+
+    @property
+    def is_anion(self) -> bool:
+        """Whether the column holds nothing but O, F, N or S."""
+        return set(self.elements) <= _PURE_ANIONS
 
 
 @dataclass(frozen=True, eq=False)

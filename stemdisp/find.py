@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from stemdisp._start import NUISANCE
 from stemdisp.crystal import Projection
-from stemdisp.interface import Interface, expected_sites
+from stemdisp._sites import expected_sites
+from stemdisp.interface import Interface
 from stemdisp.lattice import Lattice
 from stemdisp.tables import Quality
 

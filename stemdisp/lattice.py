@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.restoration import unwrap_phase
 
-from stemdisp._cell import Placement, fold, halfway_power, place_sites, row_operations
+from stemdisp._cell import Placement, fold, halfway_power, near_operations, place_sites
 from stemdisp._spectrum import Match, find_peaks, match_lattice
 from stemdisp.crystal import Projection
 from stemdisp.errors import DataError
@@ -102,6 +102,15 @@ class Lattice:
         origin = self.origin_px + np.asarray(shift, dtype=float) @ self.cell_px
         return replace(self, origin_px=origin, u_px=cell[0], v_px=cell[1])
 
+    def deformation(self, projection: Projection) -> float:
+        """How far the cell is from the known one but for scale and turn; 0 for square pixels.
+
+        The square of the logarithm of the ratio of the largest to the smallest scale.
+        """
+        change = np.linalg.inv(projection.cell_matrix()) @ self.cell_px
+        large, small = np.linalg.svd(change, compute_uv=False)
+        return float(np.log(large / small) ** 2)
+
     def _bend(self, xy: np.ndarray) -> np.ndarray:
         return distortion_terms((xy - self.centre_px) / self.scale_px) @ self.distortion
 
@@ -182,7 +191,8 @@ def find_lattice(
     trials = [t for t in trials if t[2] < MAX_HALFWAY]
     if not trials:
         raise DataError(_no_match(projection, matches, pixel_size))
-    lattice, placement, _ = max(trials, key=lambda t: t[1].score)
+    # where two maps fit alike (the axes of a tetragonal cell), pixels are rather square
+    lattice, placement, _ = max(trials, key=lambda t: t[1].score - t[0].deformation(projection))
     if placement.explained < MIN_CELL_EXPLAINED:
         raise DataError(
             f"the periods fit {projection.name} along {list(projection.zone_axis)} but the columns "
@@ -296,13 +306,17 @@ def _place(
 
 
 def _upright(lattice: Lattice, projection: Projection) -> Lattice:
-    """Choose among equivalent indexings: v as far up as possible, then u to the right."""
+    """Choose among indexings that put the same species on the same spots.
 
-    def rank(item: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
-        cell = item[0] @ lattice.cell_px
-        return (round(-cell[1, 1], 6), round(cell[0, 0], 6))
+    Square pixels first; of those alike, v as far up as possible, then u to the right.
+    """
 
-    operation, shift = max(row_operations(projection), key=rank)
+    def rank(item: tuple[np.ndarray, np.ndarray]) -> tuple[float, float, float]:
+        turned = lattice.reindexed(*item)
+        cell = turned.cell_px
+        return (-round(turned.deformation(projection), 5), -round(cell[1, 1], 6), cell[0, 0])
+
+    operation, shift = max(near_operations(projection), key=rank)
     return lattice.reindexed(operation, shift)
 
 

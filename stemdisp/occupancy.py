@@ -58,7 +58,7 @@ def pure_anion(projection: Projection) -> str | None:
     -------
     str or None
     """
-    anions = [s.species for s in projection.sites if set(s.elements) <= {"O", "F", "N", "S"}]
+    anions = [s.species for s in projection.sites if s.is_anion]
     return anions[0] if anions else None
 
 
