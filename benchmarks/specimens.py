@@ -58,7 +58,7 @@ CONTRASTS = {"idpc": (0.75, 1.0), "haadf": (1.6, 2.0), "abf": (0.55, 0.75)}
 SIGMA_A = {"heavy": 0.46, "light": 0.40}
 # Where no other column tells A from B, only their brightness does; thickness changes that by less
 # than this factor.
-MIN_RATIO = 2.0
+MIN_RATIO = 2.5
 DOSES = (np.inf, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 # Below a step a column has two plane numbers, as far as the step's place is known.
 AT_STEP_A = 8.0
@@ -157,8 +157,8 @@ class Picture:
     ``truth`` has one row per column inside the image: ``species, x_px, y_px, N, other_N, at_step,
     intensity, sigma_A, whole``; ``whole`` is false under holes, saturated and dead pixels; N counts
     from the interface (0: beyond it, or there is none), other_N from the second one; ``at_step``
-    is true so near to a step that N may be either terrace's. ``level`` is that of the noise, as
-    `column_bounds` takes it.
+    is true so near to a step, or behind a hole in the interface, that N may be either terrace's.
+    ``level`` is that of the noise, as `column_bounds` takes it.
     """
 
     case: Case
@@ -197,8 +197,11 @@ def make_picture(case: Case) -> Picture:
     top = np.percentile(clean, 99.5)
     image, contrast, level = _detect(case, clean / top, rng)
     truth["intensity"] *= contrast / top * case.pixel_A**2
-    image, whole = _spoil_pixels(case, image, truth, rng)
-    inside = np.all((truth[["x_px", "y_px"]] > 0) & (truth[["x_px", "y_px"]] < case.size - 1), axis=1)
+    image, whole, spots = _spoil_pixels(case, image, truth, rng)
+    truth["at_step"] |= _below_spots(case, truth, spots)
+    inside = np.all(
+        (truth[["x_px", "y_px"]] > 0) & (truth[["x_px", "y_px"]] < case.size - 1), axis=1
+    )
     truth = truth.assign(whole=whole)
     return Picture(case, image, truth[inside].reset_index(drop=True), level)
 
@@ -337,7 +340,8 @@ def _film(case: Case, rng: np.random.Generator, reach: float) -> np.ndarray:
 def _to_pixels(case: Case, xy: np.ndarray) -> np.ndarray:
     """Scale the axes differently, shear, bend, and put the middle into the middle."""
     shear = np.tan(np.deg2rad(case.shear_deg))
-    matrix = np.array([[case.stretch, shear], [0.0, 1 / case.stretch]])
+    scale = np.sqrt(case.stretch)
+    matrix = np.array([[scale, shear], [0.0, 1 / scale]])
     r = xy @ matrix.T / case.pixel_A
     half = case.size / 2
     # strain along y that runs from -bend/2 to bend/2, and a wave along x, as drift makes them
@@ -405,10 +409,11 @@ def _detect(
 
 def _spoil_pixels(
     case: Case, image: np.ndarray, truth: pd.DataFrame, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hole, dead border, saturated patch, slow gradient; and which columns are left whole."""
+) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float, float]]]:
+    """Hole, dead border, saturated patch, slow gradient; which columns are left whole; spots."""
     size = case.size
     yy, xx = np.mgrid[0:size, 0:size]
+    spots = []
     bad = np.zeros(image.shape, dtype=bool)
     image = image.copy()
     if "gradient" in case.defects:
@@ -416,12 +421,14 @@ def _spoil_pixels(
         image *= 1 + 0.3 * (xx * tilt[0] + yy * tilt[1]) / (2 * size)
     if "hole" in case.defects:
         x, y = rng.uniform(0.2, 0.8, 2) * size
-        hole = np.hypot(xx - x, yy - y) < rng.uniform(4, 9) / case.pixel_A
+        spots.append((x, y, rng.uniform(4, 9) / case.pixel_A))
+        hole = np.hypot(xx - x, yy - y) < spots[-1][2]
         image[hole] = rng.normal(np.percentile(image, 5), image.std() * 0.05, hole.sum())
         bad |= hole
     if "saturated" in case.defects:
         x, y = rng.uniform(0.1, 0.9, 2) * size
-        spot = np.hypot(xx - x, yy - y) < rng.uniform(3, 6) / case.pixel_A
+        spots.append((x, y, rng.uniform(3, 6) / case.pixel_A))
+        spot = np.hypot(xx - x, yy - y) < spots[-1][2]
         image[spot] = image.max()
         bad |= spot
     if "dead border" in case.defects:
@@ -436,4 +443,21 @@ def _spoil_pixels(
             image = image + sign * 0.8 * np.nanstd(image) * spot
     x = np.clip(np.rint(truth["x_px"]), 0, size - 1).astype(int)
     y = np.clip(np.rint(truth["y_px"]), 0, size - 1).astype(int)
-    return image, ~bad[y, x]
+    return image, ~bad[y, x], spots
+
+
+def _below_spots(
+    case: Case, truth: pd.DataFrame, spots: list[tuple[float, float, float]]
+) -> np.ndarray:
+    """Columns whose last plane, straight below or above them, lies in a hole or a bright spot."""
+    out = np.zeros(len(truth), dtype=bool)
+    xy = truth[["x_px", "y_px"]].to_numpy()
+    for name in ("N", "other_N"):
+        first = xy[(truth[name] == 1) & (truth["species"] == case.cage)]
+        if len(first) < 3:
+            continue
+        line = np.linalg.svd(first - first.mean(axis=0))[2][0]
+        for x, y, radius in spots:
+            if np.hypot(*(first - (x, y)).T).min() < radius + 4 / case.pixel_A:
+                out |= np.abs((xy - (x, y)) @ line) < radius + AT_STEP_A / case.pixel_A
+    return out

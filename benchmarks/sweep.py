@@ -7,17 +7,15 @@ column with the truth, and writes docs/sweep.md.
 
 from __future__ import annotations
 
-import datetime
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import pandas as pd
 
-from benchmarks.report import machine, table
 from benchmarks.specimens import Picture, draw_case, make_picture
+from stemdisp.check import interface_doubts
 from stemdisp.crystal import project
 from stemdisp.errors import DataError
 from stemdisp.interface import Interface, find_interface
@@ -63,6 +61,9 @@ def judge(seed: int) -> Verdict:
         outcome, detail = "refused", str(error)
     else:
         outcome, detail = compare(picture, projection.sites, lattice, interface)
+        doubts = [] if interface is None else interface_doubts(interface, "", "")
+        if outcome == "wrong planes" and doubts:
+            outcome, detail = "warned", ", ".join(d["code"] for d in doubts)
     return Verdict(
         seed,
         outcome,
@@ -111,9 +112,7 @@ def _share(right: np.ndarray, truth: pd.DataFrame, name: str) -> float:
     return float(np.mean(right[use])) if use.any() else 0.0
 
 
-def _species_right(
-    picture: Picture, sites: tuple, lattice: Lattice, ij: np.ndarray
-) -> np.ndarray:
+def _species_right(picture: Picture, sites: tuple, lattice: Lattice, ij: np.ndarray) -> np.ndarray:
     """Whether the site nearest to each true column is of its species."""
     species = np.array([s.species for s in sites])
     return species[_nearest_site(sites, lattice, ij)[0]] == picture.truth["species"].to_numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -17,8 +17,10 @@ WIDTHS_A = (0.38, 0.5, 0.65)
 # leaving 1 % of the variance unexplained.
 CONTRAST_WEIGHT = 0.018
 CONTRAST_SPREAD = 0.8
+HARDLY_SEEN = 0.08  # of the strongest column
 GEOMETRY_LEAD = 0.02
 ODD_CONTRAST = 0.06
+SAME_SPOT = 2.6 / GRID
 LOW_ORDERS = 6  # of a doubled cell: reflections up to 3 of the cell itself
 
 
@@ -84,6 +86,20 @@ class Placement:
     score: float
     explained: float
 
+    def matches(
+        self, operation: np.ndarray, shift: np.ndarray, sign: int, projection: Projection
+    ) -> bool:
+        """Whether another way puts the same species on the same spots."""
+        if self.sign != sign:
+            return False
+        for species in projection.species:
+            sites = np.array([(s.u, s.v) for s in projection.sites_of(species)])
+            here, there = sites @ self.operation + self.shift, sites @ operation + shift
+            off = (here[:, None] - there[None] + 0.5) % 1.0 - 0.5
+            if np.any(np.min(np.max(np.abs(off), axis=2), axis=1) > SAME_SPOT):
+                return False
+        return True
+
 
 def place_sites(
     cell: np.ndarray, projection: Projection, basis_A: np.ndarray
@@ -117,7 +133,7 @@ def place_sites(
     candidates.sort(key=lambda c: -c.score)
     best = candidates[0]
     for other in candidates[1:]:
-        if not _equivalent(best, other, projection):
+        if not best.matches(other.operation, other.shift, other.sign, projection):
             return best, _margin(best, other)
     return best, best.score
 
@@ -149,13 +165,14 @@ def near_operations(projection: Projection) -> list[tuple[np.ndarray, np.ndarray
     """
     found = row_operations(projection)
     known = [op for op, _ in found]
+    same = Placement(np.eye(2), np.zeros(2), 1, 0.0, 0.0)
     for operation in _metric_operations(projection):
-        if not any(np.array_equal(operation, op) for op in known):
-            turned = Placement(operation, np.zeros(2), 1, 0.0, 0.0)
-            for site in projection.sites:
-                moved = replace(turned, shift=np.array([site.u, site.v]))
-                if _equivalent(Placement(np.eye(2), np.zeros(2), 1, 0.0, 0.0), moved, projection):
-                    found.append((operation, moved.shift))
+        if any(np.array_equal(operation, op) for op in known):
+            continue
+        for site in projection.sites:
+            shift = np.array([site.u, site.v])
+            if same.matches(operation, shift, 1, projection):
+                found.append((operation, shift))
     return found
 
 
@@ -279,22 +296,11 @@ def _contrast_penalty(
     penalties = []
     for mode in ("idpc", "haadf", "abf"):
         expected = np.array([projection.sites_of(s)[0].contrast[mode] for s in species])
-        floor = 0.08  # weaker ones are hardly seen; how weak is no evidence
-        ratio = np.log(np.maximum(amplitude / strongest, floor))
-        wanted = np.log(np.maximum(expected / expected.max(), floor))
-        off = (ratio - wanted[:, None]) / CONTRAST_SPREAD
+        ratio = np.log(np.maximum(amplitude / strongest, 0.02))
+        wanted = np.log(np.maximum(expected / expected.max(), HARDLY_SEEN))[:, None]
+        off = (ratio - wanted) / CONTRAST_SPREAD
+        # how weak a column is that is hardly seen is no evidence
+        faint = (expected <= HARDLY_SEEN * expected.max())[:, None]
+        off = np.where(faint, np.maximum(off, 0.0), off)
         penalties.append(np.sum(np.minimum(off**2, 6.0), axis=0))
     return np.min(penalties, axis=0)
-
-
-def _equivalent(a: Placement, b: Placement, projection: Projection) -> bool:
-    """Whether two placements put the same species on the same spots."""
-    if a.sign != b.sign:
-        return False
-    for species in projection.species:
-        sites = np.array([(s.u, s.v) for s in projection.sites_of(species)])
-        here, there = (sites @ p.operation + p.shift for p in (a, b))
-        off = (here[:, None] - there[None] + 0.5) % 1.0 - 0.5
-        if np.any(np.min(np.max(np.abs(off), axis=2), axis=1) > 2.6 / GRID):
-            return False
-    return True

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from stemdisp._pixels import unmeasured
 from stemdisp.crystal import Projection
 from stemdisp.lattice import Lattice, sample
 
@@ -22,7 +23,6 @@ CRYSTAL = 0.6  # local strength of the lattice from which a place surely is crys
 FILM = 0.3  # and below which it surely is not
 NEXT_TO_FILM = 0.6  # share of a film's structure that spreads into the last columns
 MIN_TEMPLATE = 8
-NOISY = 0.01  # of the range of the image
 FOCUS = 0.5  # of the patch's radius
 
 
@@ -108,7 +108,7 @@ class Likeness:
             abs(np.linalg.det(lattice.cell_px)) / abs(np.linalg.det(projection.cell_matrix()))
         )
         radius = PATCH_A * scale
-        measured = np.where(_unmeasured(data), np.nan, data).astype(np.float32)
+        measured = np.where(unmeasured(data), np.nan, data).astype(np.float32)
         self._image = ndimage.gaussian_filter(measured, 0.15 * scale)
         line = np.arange(-5, 6) * max(radius / 5, 0.5)
         gx, gy = np.meshgrid(line, line)
@@ -186,23 +186,6 @@ def _xy(table: pd.DataFrame) -> np.ndarray:
     return table[["x_px", "y_px"]].to_numpy(dtype=float)
 
 
-def _unmeasured(data: np.ndarray) -> np.ndarray:
-    """Missing pixels, plateaus of saturation, and dead ones: without noise in a noisy image."""
-    missing = ~np.isfinite(data)
-    filled = np.where(missing, 0.0, data)
-    alike = ndimage.maximum_filter(filled, 5) == ndimage.minimum_filter(filled, 5)
-    alike &= ~missing
-    if not alike.any():
-        return missing
-    level = np.ptp(filled[~missing])
-    # noise-free images (simulations) may have constant vacuum, which is no crystal
-    # mixed differences of second order hold little but noise
-    difference = np.diff(np.diff(filled, n=2, axis=0), n=2, axis=1)[~alike[1:-1, 1:-1]]
-    noisy = np.median(np.abs(difference)) > NOISY * level if difference.size else False
-    flat = alike if noisy else alike & (filled >= filled[~missing].max())
-    return missing | ndimage.binary_dilation(flat, iterations=2)
-
-
 def _film(amount: np.ndarray, strength: np.ndarray) -> float:
     """Scatter of the heights that a film pretends to have; 0 if there is none."""
     outside = amount[strength < FILM]
@@ -210,5 +193,5 @@ def _film(amount: np.ndarray, strength: np.ndarray) -> float:
 
 
 def _scatter(values: np.ndarray) -> float:
-    """Standard deviation of normal values with outliers."""
+    """Give the standard deviation of normal values with outliers."""
     return float(1.4826 * np.median(np.abs(values - np.median(values))))

@@ -171,11 +171,23 @@ def _rank(
         matrix = _refine(peaks, matrices[index], reciprocal)
         match = _score(peaks, widened, matrix, hk @ reciprocal, weight)
         rows = reciprocal @ matrix
-        if not any(_same_lattice(rows, reciprocal @ m.matrix) for m in best):
+        twins = [k for k, m in enumerate(best) if _same_lattice(rows, reciprocal @ m.matrix)]
+        if not twins:
             best.append(match)
+        # the axes of a tetragonal cell, exchanged, fit as well: the map that deforms less is right
+        for k in twins:
+            if _anisotropy(matrix) < _anisotropy(best[k].matrix) - 0.01:
+                if match.score > 0.98 * best[k].score:
+                    best[k] = match
         if len(best) >= 5:
             break
     return sorted(best, key=lambda m: -m.score)
+
+
+def _anisotropy(matrix: np.ndarray) -> float:
+    """Ratio of the largest to the smallest scale of a map, less 1."""
+    large, small = np.linalg.svd(matrix, compute_uv=False)
+    return float(large / max(small, 1e-300)) - 1.0
 
 
 def _score_many(

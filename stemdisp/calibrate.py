@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from stemdisp._phases import distortion_terms
 from stemdisp.crystal import Projection
 from stemdisp.errors import DataError
-from stemdisp.lattice import Lattice, distortion_terms
+from stemdisp.lattice import Lattice
 from stemdisp.tables import check_columns, usable
 
 AGREE = 0.01  # file and lattice may differ by this share

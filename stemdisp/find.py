@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from stemdisp._sites import expected_sites
 from stemdisp._start import NUISANCE
 from stemdisp.crystal import Projection
-from stemdisp._sites import expected_sites
 from stemdisp.interface import Interface
 from stemdisp.lattice import Lattice
 from stemdisp.tables import Quality

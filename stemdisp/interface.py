@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from stemdisp._borders import MIN_ROWS, Border, Face, normal_to
 from stemdisp._cell import near_operations
 from stemdisp._sites import Likeness
-from stemdisp._terraces import STEP, Run, find_runs, follow_border, terraces, without_holes
 from stemdisp.crystal import Projection
 from stemdisp.errors import DataError
 from stemdisp.lattice import Lattice
@@ -24,26 +23,11 @@ if TYPE_CHECKING:
 
 Point = tuple[float, float]
 
-# A film must hold so many sites at which no column is, along so many rows.
-MIN_OUTSIDE = 6
-MIN_ROWS = 4
-# A border between crystal and film must sort at least this share of the evidence right.
-MIN_SORTED = 0.75
 # The last plane and the next one must say so: sum of the evidence of their sites.
 MIN_LEAD = 5.0
-OTHERS = 0.5
-PARALLEL = 0.98
+PARALLEL = 0.98  # cosine of the angle between faces of one kind
 MAX_TILT_DEG = 15.0
 ABOVE_LINE = 0.15  # planes by which a last plane may lie beyond the line that the user drew
-# Planes inside and outside a border whose columns may be displaced together, by how much, and by
-# how much more than the plane below.
-NEAR = (5, 3)
-MAX_SHIFT_A = 1.0
-MAX_CHANGE_A = 0.36
-SHIFT_GAIN = 0.02  # by how much a shift must lower the misfit to be believed
-_DISC = np.array([(0.0, 0.0)] + [
-    (r * np.cos(a), r * np.sin(a)) for r in (0.5, 1.0) for a in np.arange(8) * np.pi / 4
-])
 _SIDES = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
 
 _OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}
@@ -86,6 +70,9 @@ class Interface:
     first_plane, next_plane : float
         Mean evidence for crystal at the cage sites of N = 1 and of the plane beyond, where no
         column should be: -3 to 3.
+    others_beyond : float
+        Share of the other cations' sites in the plane beyond at which a column is seen: near 1 if
+        the crystal ends on a plane of theirs, or if the film hides the cage cations of that plane.
     stated : bool
         Whether the user said where it is.
     far : Interface or None
@@ -109,6 +96,7 @@ class Interface:
     lead: float = np.nan
     first_plane: float = np.nan
     next_plane: float = np.nan
+    others_beyond: float = np.nan
     stated: bool = False
     far: Interface | None = None
     beyond: Interface | None = None
@@ -223,10 +211,10 @@ def find_interface(
     likeness = Likeness(data, lattice, projection, (cage_species, *cations))
     trials = []
     for turned in _orientations(lattice, projection, steps):
-        normal = _normal(turned, steps)
+        normal = normal_to(turned, steps)
         if film != "auto" and np.dot(normal, _SIDES[film]) < np.cos(np.deg2rad(50)):
             continue
-        trials.append(_Border(likeness, turned, steps, cage_species, projection))
+        trials.append(Border(likeness, turned, steps, cage_species, projection))
     if not isinstance(at, str):
         return _as_stated(trials, _points(at), plane, film)
     found = [(border, face) for border in trials for face in border.search()]
@@ -244,7 +232,7 @@ def find_interface(
     # way or the opposite one is a border of its own: of another crystal, or this one's other end
     found = [f for f in found if abs(np.dot(f[0].normal, best.normal)) > PARALLEL]
     border, face = max(found, key=lambda f: (f[1].n_crystal, f[1].n_film, f[1].gain))
-    interface = border.describe(border.sharpen(face))
+    interface = _describe(border, border.sharpen(face))
     if interface.lead < MIN_LEAD:
         raise DataError(
             f"an interface along {list(plane)} is seen, but not which plane of {cage_species} is "
@@ -254,25 +242,17 @@ def find_interface(
     return border.lattice, interface
 
 
-def _orientations(
-    lattice: Lattice, projection: Projection, steps: np.ndarray
-) -> list[Lattice]:
+def _orientations(lattice: Lattice, projection: Projection, steps: np.ndarray) -> list[Lattice]:
     """Index the lattice in one way for each direction in which such a plane can face."""
     seen: list[np.ndarray] = []
     out = []
     for operation, shift in near_operations(projection):
         turned = lattice.reindexed(operation, shift)
-        normal = _normal(turned, steps)
+        normal = normal_to(turned, steps)
         if all(np.dot(normal, other) < np.cos(np.deg2rad(1)) for other in seen):
             seen.append(normal)
             out.append(turned)
     return out
-
-
-def _normal(lattice: Lattice, steps: np.ndarray) -> np.ndarray:
-    """Give the unit vector in the image along which the layer number grows."""
-    gradient = np.linalg.solve(lattice.cell_px, steps)
-    return gradient / np.hypot(*gradient)
 
 
 def _points(at: tuple[Point, ...]) -> np.ndarray:
@@ -284,241 +264,96 @@ def _points(at: tuple[Point, ...]) -> np.ndarray:
     return points
 
 
-@dataclass(frozen=True)
-class _Face:
-    """A border of crystal and film among the levels of one orientation."""
-
-    top: float
-    starts: np.ndarray
-    offsets: np.ndarray
-    tops: np.ndarray
-    gain: float
-    sorted_share: float
-    n_crystal: int
-    n_film: int
-    bottom: float | None
-    beyond: float | None
-
-
-class _Border:
-    """The cage sites of one orientation, by level across and strip along the interface."""
-
-    def __init__(
-        self,
-        likeness: Likeness,
-        lattice: Lattice,
-        steps: np.ndarray,
-        cage_species: str,
-        projection: Projection,
-    ) -> None:
-        self.lattice, self.steps, self.likeness = lattice, steps, likeness
-        self.normal = _normal(lattice, steps)
-        tangent = np.array([-self.normal[1], self.normal[0]])
-        self.along = lattice.cell_px @ tangent
-        self.spacing = 1.0 / np.hypot(*np.linalg.solve(lattice.cell_px, steps))
-        # columns of one plane repeat along the interface after the vector (-lv, lu)
-        self.period = abs(np.array([-steps[1], steps[0]]) @ self.along)
-        area = abs(np.linalg.det(projection.cell_matrix()))
-        self.angstrom = np.sqrt(area / abs(np.linalg.det(lattice.cell_px)))
-        sites = likeness.sites
-        self.xy, self.species = sites[["x_px", "y_px"]].to_numpy(), sites["species"].to_numpy()
-        ij = lattice.index(self.xy)
-        self.layer = np.round(ij @ steps * 12) / 12
-        self.s = ij @ self.along
-        self.start = float(self.s.min()) if len(ij) else 0.0
-        self.strip = np.floor((self.s - self.start) / self.period + 1e-6).astype(int)
-        self.cage = self.species == cage_species
-        self.weight = np.where(self.cage, 1.0, OTHERS)
-        self.evidence = sites["evidence"].to_numpy() * self.weight
-
-    def search(self) -> list[_Face]:
-        """All borders at which crystal ends towards higher layers."""
-        if len(self.layer) == 0:
-            return []
-        # every site counts with the cage plane that closes it towards the film
-        levels = np.unique(self.layer[self.cage])
-        where = np.searchsorted(levels, self.layer - 1e-6)
-        levels = np.append(levels, levels[-1] + 1) if where.max() == len(levels) else levels
-        runs = find_runs(np.bincount(where, self.evidence, len(levels)))
-        faces = []
-        for k in range(len(runs) - 1):
-            if runs[k].crystal:
-                face = self._face(levels, runs, k)
-                if face is not None:
-                    faces.append(face)
-        return faces
-
-    def sharpen(self, face: _Face) -> _Face:
-        """Look again at the planes near a border, allowing them to be displaced as wholes.
-
-        Columns that move there are no longer where the lattice has them, or it has followed them
-        and left the others; and evidence is sought from the inside out, plane by plane.
-        """
-        plane = np.ceil(self.layer - face.top - self._offset(face) - 1e-6).astype(int)
-        evidence = self.evidence.copy()
-        for species in np.unique(self.species):
-            shift = np.zeros(2)
-            for number in range(-NEAR[0], NEAR[1] + 1):
-                rows = np.flatnonzero((plane == number) & (self.species == species))
-                if len(rows) == 0:
-                    continue
-                shift, height = self._follow(species, self.xy[rows], shift)
-                evidence[rows] = self.likeness.evidence(species, height) * self.weight[rows]
-        self.evidence = evidence
-        again = [f for f in self.search() if abs(f.top - face.top) <= NEAR[1]]
-        return max(again, key=lambda f: f.gain, default=face)
-
-    def _follow(
-        self, species: str, xy: np.ndarray, start: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Shift of one plane near that of the plane below, and the heights of its sites there."""
-        best = None
-        for step in _DISC * MAX_CHANGE_A / self.angstrom:
-            shift = start + step
-            if np.hypot(*shift) * self.angstrom > MAX_SHIFT_A:
-                continue
-            height, misfit = self.likeness.compare(species, xy + shift)
-            typical = float(np.nanmedian(misfit)) if np.isfinite(misfit).any() else np.inf
-            if best is None or typical < best[0] - SHIFT_GAIN:
-                best = (typical, shift, height)
-        return best[1], best[2]
-
-    def _offset(self, face: _Face) -> np.ndarray:
-        """Terrace height at every site."""
-        terrace = np.searchsorted(self.start + face.starts * self.period, self.s)
-        return face.offsets[terrace]
-
-    def _face(self, levels: np.ndarray, runs: list[Run], k: int) -> _Face | None:
-        """Follow the border at the upper end of run `k`."""
-        crystal, film = runs[k], runs[k + 1]
-        top = levels[crystal.last]
-        plane = np.ceil(self.layer - top - 1e-6).astype(int)
-        span = (
-            int(np.ceil(levels[crystal.first] - top)),
-            int(np.floor(levels[film.last] - top)),
-        )
-        tops = follow_border(self.strip, plane, self.evidence, span)
-        tops = without_holes(tops, self.period / self.spacing)
-        starts, offsets, common = terraces(tops)
-        mine = (self.layer >= levels[crystal.first] - 1e-6) & (
-            self.layer <= levels[film.last] + 1e-6
-        )
-        outside = mine & (plane > tops[self.strip])
-        inside = mine & ~outside
-        measured = self.evidence != 0
-        rows = len(np.unique(self.strip[outside & measured]))
-        if np.count_nonzero(outside & measured) < MIN_OUTSIDE or rows < MIN_ROWS:
-            return None
-        share = 0.5 * (
-            _share(self.evidence[inside]) + _share(-self.evidence[outside])
-        )
-        if share < MIN_SORTED:
-            return None
-        below = k > 0
-        above = k + 2 < len(runs)
-        return _Face(
-            top=float(top + common),
-            starts=starts,
-            offsets=offsets,
-            tops=tops,
-            gain=float(-self.evidence[outside].sum() - STEP * np.abs(np.diff(tops)).sum()),
-            sorted_share=share,
-            n_crystal=int(np.count_nonzero(inside)),
-            n_film=int(np.count_nonzero(outside)),
-            bottom=float(levels[crystal.first]) if below else None,
-            beyond=float(levels[runs[k + 2].first]) if above else None,
-        )
-
-    def describe(self, face: _Face) -> Interface:
-        """Turn a border into an Interface."""
-        rough = float(np.std(face.tops))
-        error = max(rough / np.sqrt(len(face.tops)), 0.05) * self.spacing * self.angstrom
-        breaks = self.start + face.starts * self.period
-        base = self._flat(face.top)
-        out = replace(
-            base,
-            breaks_px=breaks,
+def _describe(border: Border, face: Face) -> Interface:
+    """Turn a border into an Interface."""
+    rough = float(np.std(face.tops))
+    error = max(rough / np.sqrt(len(face.tops)), 0.05) * border.spacing * border.angstrom
+    return _with_evidence(
+        border,
+        replace(
+            _flat(border, face.top),
+            breaks_px=border.start + face.starts * border.period,
             offsets=face.offsets,
             position_err_A=float(error),
             roughness_planes=rough,
             sorted_share=face.sorted_share,
-            far=None if face.bottom is None else self._opposite(face.bottom),
-            beyond=None if face.beyond is None else self._opposite(face.beyond),
-        )
-        return self.with_evidence(out)
-
-    def with_evidence(self, face: Interface) -> Interface:
-        """Add what the image says about the planes on either side of the border."""
-        terrace = np.searchsorted(face.breaks_px, self.s)
-        plane = np.ceil(self.layer - face.top_layer - face.offsets[terrace] - 1e-6).astype(int)
-        means, sums = [], []
-        for number in (0, 1):
-            here = (plane == number) & (self.evidence != 0)
-            sums.append(float(self.evidence[here].sum()))
-            means.append(float(self.evidence[here & self.cage].mean()) if here.any() else np.nan)
-        lead = min(sums[0], -sums[1])
-        return replace(face, first_plane=means[0], next_plane=means[1], lead=lead)
-
-    def _flat(self, top: float) -> Interface:
-        """Interface without steps after the level `top`."""
-        centre = self.lattice.centre_px
-        level = float((self.lattice.index(centre[None]) @ self.steps)[0])
-        return Interface(
-            side=max(_SIDES, key=lambda s: float(np.dot(self.normal, _SIDES[s]))),
-            position_px=centre + (top + 0.5 - level) * self.spacing * self.normal,
-            normal=self.normal,
-            spacing_px=float(self.spacing),
-            steps=(float(self.steps[0]), float(self.steps[1])),
-            along=(float(self.along[0]), float(self.along[1])),
-            top_layer=top,
-            position_err_A=0.05 * self.spacing * self.angstrom,
-        )
-
-    def _opposite(self, bottom: float) -> Interface:
-        """Interface without steps that faces the other way, before the level `bottom`."""
-        face = self._flat(bottom - 1.0)
-        return replace(
-            face,
-            side=_OPPOSITE[face.side],
-            normal=-face.normal,
-            steps=(-face.steps[0], -face.steps[1]),
-            top_layer=-bottom,
-        )
-
-    def stated(self, points: np.ndarray) -> Interface:
-        """Interface where the user put it."""
-        level = self.lattice.index(points) @ self.steps
-        levels = np.unique(self.layer[self.cage])
-        if len(points) == 1:
-            top = levels[np.argmin(np.abs(levels - level[0]))]
-        else:
-            below = levels[levels <= level.mean() + ABOVE_LINE]
-            if len(below) == 0:
-                raise DataError(
-                    "the interface stated with [interface] at leaves no crystal below it; check "
-                    "its points and [interface] film"
-                )
-            top = below[-1]
-        outside = self.layer > top
-        share = 0.5 * (_share(self.evidence[~outside]) + _share(-self.evidence[outside]))
-        return self.with_evidence(
-            replace(self._flat(float(top)), sorted_share=share, stated=True)
-        )
-
-    def balance(self, points: np.ndarray) -> float:
-        """Evidence that crystal lies below the points and film above."""
-        outside = self.layer > (self.lattice.index(points) @ self.steps).mean()
-        return float(self.evidence[~outside].sum() - self.evidence[outside].sum())
+            far=None if face.bottom is None else _opposite(border, face.bottom),
+            beyond=None if face.beyond is None else _opposite(border, face.beyond),
+        ),
+    )
 
 
-def _share(evidence: np.ndarray) -> float:
-    """Positive part of the evidence."""
-    total = np.abs(evidence).sum()
-    return float(np.maximum(evidence, 0).sum() / total) if total > 0 else 0.5
+def _flat(border: Border, top: float) -> Interface:
+    """Interface without steps after the level `top`."""
+    centre = border.lattice.centre_px
+    level = float((border.lattice.index(centre[None]) @ border.steps)[0])
+    return Interface(
+        side=max(_SIDES, key=lambda s: float(np.dot(border.normal, _SIDES[s]))),
+        position_px=centre + (top + 0.5 - level) * border.spacing * border.normal,
+        normal=border.normal,
+        spacing_px=float(border.spacing),
+        steps=(float(border.steps[0]), float(border.steps[1])),
+        along=(float(border.along[0]), float(border.along[1])),
+        top_layer=top,
+        position_err_A=0.05 * border.spacing * border.angstrom,
+    )
+
+
+def _opposite(border: Border, bottom: float) -> Interface:
+    """Interface without steps that faces the other way, before the level `bottom`."""
+    face = _flat(border, bottom - 1.0)
+    return replace(
+        face,
+        side=_OPPOSITE[face.side],
+        normal=-face.normal,
+        steps=(-face.steps[0], -face.steps[1]),
+        top_layer=-bottom,
+    )
+
+
+def _with_evidence(border: Border, face: Interface) -> Interface:
+    """Add what the image says about the planes on either side of the border."""
+    terrace = np.searchsorted(face.breaks_px, border.s)
+    plane = border.planes(face.top_layer, face.offsets[terrace])
+    measured = border.evidence != 0
+    last, beyond = (measured & (plane == number) for number in (0, 1))
+    others = [
+        (border.evidence[beyond & ~border.cage & (terrace == k)] > 0).astype(float)
+        for k in range(len(face.offsets))
+    ]
+    return replace(
+        face,
+        lead=float(min(border.evidence[last].sum(), -border.evidence[beyond].sum())),
+        first_plane=_mean(border.evidence[last & border.cage]),
+        next_plane=_mean(border.evidence[beyond & border.cage]),
+        others_beyond=max((_mean(o) for o in others if len(o) >= MIN_ROWS), default=np.nan),
+    )
+
+
+def _stated(border: Border, points: np.ndarray) -> Interface:
+    """Interface where the user put it."""
+    level = border.lattice.index(points) @ border.steps
+    levels = np.unique(border.layer[border.cage])
+    if len(points) == 1:
+        top = levels[np.argmin(np.abs(levels - level[0]))]
+    else:
+        below = levels[levels <= level.mean() + ABOVE_LINE]
+        if len(below) == 0:
+            raise DataError(
+                "the interface stated with [interface] at leaves no crystal below it; check "
+                "its points and [interface] film"
+            )
+        top = below[-1]
+    face = replace(_flat(border, float(top)), sorted_share=border.sorted(top), stated=True)
+    return _with_evidence(border, face)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
 
 
 def _as_stated(
-    trials: list[_Border], points: np.ndarray, plane: tuple[int, int, int], film: str
+    trials: list[Border], points: np.ndarray, plane: tuple[int, int, int], film: str
 ) -> tuple[Lattice, Interface]:
     """Take the user's own interface."""
     if len(points) == 2:
@@ -533,4 +368,4 @@ def _as_stated(
             "[interface] plane and film"
         )
     best = max(trials, key=lambda t: t.balance(points))
-    return best.lattice, best.stated(points)
+    return best.lattice, _stated(best, points)

@@ -11,6 +11,7 @@ import pandas as pd
 from stemdisp import _joint
 from stemdisp._coarse import back, block_size, coarsen, coarsen_image
 from stemdisp._model import NO_WEIGHT, Problem, State, residual_image, seen_weight
+from stemdisp._pixels import saturated
 from stemdisp._start import Scaled, begin, resume, scale_image
 from stemdisp._threads import Crew
 from stemdisp.fit import MOVED_A, Measured, collect
@@ -38,8 +39,6 @@ SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
 # Shares of a column beyond the border, and beyond the usable pixels, above which its intensity is
 # assumed to be that of its kind. Around a hole its flanks still tell.
 OUTSIDE, MASKED = 0.3, 0.6
-# A plateau of saturation: pixels that it has at least, share of the image that it has at most.
-LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
 TOLERANCE_A = 3e-4
 SETTLED = 0.1  # widths of a column: this near to its peak any metric will lead it there
 SAME_LEVEL = 0.3  # change of the noise level that by itself calls for no further steps
@@ -166,23 +165,8 @@ def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         good &= mask
     if not good.any():
         raise ValueError("image has no usable pixel: all are masked or not finite")
-    plateau = _saturated(data, good)
+    plateau = saturated(data, good)
     return good if plateau is None else good & ~plateau
-
-
-def _saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray | None:
-    """Return where the image stands at its largest value, if that is a plateau; else None.
-
-    Noise and counts reach their largest value in single pixels; a plateau is one that holds a
-    pixel and the four beside it. An image that stands there in large part shows something else.
-    """
-    at_top = data == (np.max(data) if good.all() else np.max(data[good]))
-    count = np.count_nonzero(at_top)
-    if count < LEAST_PLATEAU or count > MOST_SATURATED * data.size:
-        return None
-    inner = at_top[1:-1, 1:-1] & at_top[:-2, 1:-1] & at_top[2:, 1:-1]
-    inner &= at_top[1:-1, :-2] & at_top[1:-1, 2:]
-    return at_top if inner.any() else None
 
 
 def _width_groups(columns: pd.DataFrame, kind: np.ndarray, widths: str) -> np.ndarray | None:

@@ -1,0 +1,87 @@
+"""Pixels that measure nothing: missing, saturated, dead."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+# A plateau of saturation: pixels that it has at least, share of the image that it has at most.
+LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
+NOISY = 0.01  # of the range of the image: what a pixel differs by from its neighbours
+
+
+def featureless(data: np.ndarray) -> np.ndarray:
+    """Missing pixels, and those of areas of one value: saturated, dead, or vacuum without noise.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    missing = ~np.isfinite(data)
+    flat = _plateaus(data, missing)
+    return missing | _grown(flat) if flat.any() else missing
+
+
+def unmeasured(data: np.ndarray) -> np.ndarray:
+    """As `featureless`, but for vacuum of an image that has no noise anywhere (a simulation).
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    missing = ~np.isfinite(data)
+    flat = _plateaus(data, missing)
+    if not flat.any():
+        return missing
+    # mixed differences of second order hold little but noise
+    filled = np.where(missing, 0.0, data)
+    difference = np.diff(np.diff(filled, n=2, axis=0), n=2, axis=1)[~flat[1:-1, 1:-1]]
+    level = np.ptp(filled[~missing])
+    if not difference.size or np.median(np.abs(difference)) < NOISY * level:
+        top = saturated(data, ~missing)
+        flat = np.zeros_like(flat) if top is None else flat & top
+    return missing | _grown(flat)
+
+
+def _grown(flat: np.ndarray) -> np.ndarray:
+    return ndimage.binary_dilation(flat, np.ones((3, 3), dtype=bool), iterations=2)
+
+
+def _plateaus(data: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Middles of squares of 5 x 5 px of one value."""
+    out = np.zeros(data.shape, dtype=bool)
+    if min(data.shape) < 5:
+        return out
+    beside = data[:, 1:] == data[:, :-1]
+    row = beside[:, :-3] & beside[:, 1:-2] & beside[:, 2:-1] & beside[:, 3:]
+    if row.any():
+        middle = data[:, 2:-2]
+        below = middle[1:] == middle[:-1]
+        out[2:-2, 2:-2] = row[:-4] & below[:-3]
+        for k in range(1, 4):
+            out[2:-2, 2:-2] &= row[k : k - 4] & below[k : k - 3 or None]
+        out[2:-2, 2:-2] &= row[4:]
+    return out & ~missing
+
+
+def saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray | None:
+    """Return where the image stands at its largest value, if that is a plateau; else None.
+
+    Noise and counts reach their largest value in single pixels; a plateau is one that holds a
+    pixel and the four beside it. An image that stands there in large part shows something else.
+    """
+    at_top = data == (np.max(data) if good.all() else np.max(data[good]))
+    count = np.count_nonzero(at_top)
+    if count < LEAST_PLATEAU or count > MOST_SATURATED * data.size:
+        return None
+    inner = at_top[1:-1, 1:-1] & at_top[:-2, 1:-1] & at_top[2:, 1:-1]
+    inner &= at_top[1:-1, :-2] & at_top[1:-1, 2:]
+    return at_top if inner.any() else None

@@ -1,0 +1,112 @@
+"""Second looks at what the whole analysis stands on: which column is which, and which plane.
+
+Both are decided once, from the image; here the finished lattice and interface are held against the
+image again, so that a mistake (of the program, or in what the user stated) is said and not passed
+on. Each doubt is a dictionary with a ``code`` and a ``message``, as warnings are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stemdisp._cell import place_sites
+from stemdisp.crystal import Projection
+from stemdisp.interface import Interface
+from stemdisp.lattice import Lattice, fold_image
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+# Where so many of the other cations are seen beyond plane 1, the crystal may end one plane later.
+MANY_BEYOND = 0.35
+CLEAR = 0.5  # mean evidence from which a plane surely is there (or, negative, is not)
+
+
+def check_assignment(
+    image: Signal2D | np.ndarray, lattice: Lattice, projection: Projection
+) -> list[dict[str, str]]:
+    """Check that the species of a lattice's sites are those that the image shows there.
+
+    The image is folded into one cell by the lattice as it stands, and every origin, orientation
+    and sign of contrast is scored again. Swapped species, an origin off by a site, a lattice
+    turned by an angle that is no symmetry, and a wrong sign of contrast all show as another
+    placement that fits better.
+
+    Parameters
+    ----------
+    image : Signal2D or ndarray, shape (ny, nx)
+        The image.
+    lattice : Lattice
+        The lattice to check, e.g. after `refit_lattice`, or made by hand.
+    projection : Projection
+        The crystal.
+
+    Returns
+    -------
+    list of dict
+        Empty if the assignment is the best one; else one doubt, with code ``assignment``.
+    """
+    data = np.asarray(getattr(image, "data", image), dtype=np.float64)
+    cell = fold_image(data, lattice)
+    best, margin = place_sites(cell, projection, lattice.known_cell(projection))
+    if best.matches(np.eye(2), np.zeros(2), lattice.sign, projection):
+        return []
+    what = "bright columns" if lattice.sign > 0 else "dark columns"
+    return [
+        {
+            "code": "assignment",
+            "message": f"the columns of {projection.name} are not where this lattice has them "
+            f"({what}): another assignment of species to sites fits better by "
+            f"{margin:.1%} of the mean cell's variance. Species may be swapped, or the origin off "
+            "by a site: find the lattice again with find_lattice",
+        }
+    ]
+
+
+def interface_doubts(interface: Interface, cage: str, others: str) -> list[dict[str, str]]:
+    """Check that an interface lies where the image shows the last plane.
+
+    Parameters
+    ----------
+    interface : Interface
+        From `find_interface`.
+    cage, others : str
+        Names of the cage's cation and of the others, for the message.
+
+    Returns
+    -------
+    list of dict
+        Doubts with code ``interface-inside`` (plane N = 1 is not seen), ``interface-outside``
+        (crystal goes on beyond it) or ``interface-termination`` (other cations go on).
+    """
+    where = "the stated interface" if interface.stated else "the interface"
+    out = []
+    if interface.first_plane < -CLEAR:
+        out.append(
+            {
+                "code": "interface-inside",
+                "message": f"{where}: in plane N = 1 no {cage} columns are seen, so the crystal "
+                "seems to end further in and N to be too large. Check [interface] at and film",
+            }
+        )
+    if interface.next_plane > CLEAR:
+        out.append(
+            {
+                "code": "interface-outside",
+                "message": f"{where}: {cage} columns are seen beyond plane N = 1, so the crystal "
+                "seems to go on and N to be too small. Check [interface] at and film",
+            }
+        )
+    elif interface.others_beyond > MANY_BEYOND:
+        out.append(
+            {
+                "code": "interface-termination",
+                "message": f"{where}: beyond plane N = 1, {others} columns are seen in "
+                f"{interface.others_beyond:.0%} of the places, {cage} columns are not. Either the "
+                f"crystal ends on {others}, or the film hides one more plane of {cage}, and then "
+                "all N are one too small there",
+            }
+        )
+    return out
