@@ -224,10 +224,9 @@ def _inside(result: Any, frame: pd.DataFrame, window: tuple[float, ...]) -> np.n
 def _crosses(result: Any, window: tuple[float, ...]) -> bool:
     """Return whether the interface runs through a window."""
     x0, x1, y0, y1 = window
-    corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    point = np.asarray(result.interface.position_px, dtype=float) * st.nm_per_px(result)
-    side = (corners - point) @ np.asarray(result.interface.normal, dtype=float)
-    return bool(side.min() < 0 < side.max())
+    line = result.interface.outline(result.lattice, result.image.shape) * st.nm_per_px(result)
+    x, y = line.T
+    return bool(np.any((x > x0) & (x < x1) & (y > y0) & (y < y1)))
 
 
 def _rings(ax: Axes, xy: np.ndarray, color: str, label: str) -> None:

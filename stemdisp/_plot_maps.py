@@ -162,6 +162,7 @@ def plot_counting(result: Any, *, ax: Axes | None = None) -> Axes:
     point, _ = st.anchor(result, st.columns_nm(result).mean(axis=0))
     tangent = np.array([-normal[1], normal[0]])
     frame = st.table(result, "columns")[st.table(result, "columns")["layer"].between(-3.2, 1.0)]
+    frame = _one_terrace(result, frame, point)
     ideal = np.asarray(result.lattice.position(frame[["i", "j"]].to_numpy()))
     ideal = ideal * st.nm_per_px(result)
     keep = np.abs((ideal - point) @ tangent) < REACH_NM
@@ -177,6 +178,15 @@ def plot_counting(result: Any, *, ax: Axes | None = None) -> Axes:
     ax.set_axis_off()
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4)
     return ax
+
+
+def _one_terrace(result: Any, frame: pd.DataFrame, point: np.ndarray) -> pd.DataFrame:
+    """Columns under the terrace nearest to a point (nm)."""
+    if not len(frame):
+        return frame
+    terrace = result.interface.terrace(frame[["i", "j"]].to_numpy(dtype=float))
+    away = np.hypot(*(st.columns_nm(result, frame) - point).T)
+    return frame[terrace == terrace[np.nanargmin(away)]]
 
 
 def _rightwards(tangent: np.ndarray) -> np.ndarray:

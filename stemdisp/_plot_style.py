@@ -215,12 +215,18 @@ def scale_bar(ax: Axes) -> None:
     )
 
 
-def planes_along_normal(result: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N, distance in nm along the inward normal) of the planes of displaced columns."""
+def planes_along_normal(result: Any, edge: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N, distance in nm along the inward normal) of the planes of displaced columns.
+
+    With `edge` (0: right, 1: bottom) those of the terrace that meets that edge of the image.
+    """
     columns = table(result, "columns")
     keep = (columns["species"] == displaced_species(result)) & columns["N"].notna()
     keep &= (columns["N"].fillna(0) >= 1) & np.isfinite(columns["x_px"])
     frame = columns[keep]
+    if edge is not None and len(frame):
+        terrace = result.interface.terrace(frame[["i", "j"]].to_numpy(dtype=float))
+        frame = frame[terrace == terrace[np.argmax(frame[["x_px", "y_px"][edge]].to_numpy())]]
     along = columns_nm(result, frame) @ -np.asarray(result.interface.normal, dtype=float)
     mean = pd.Series(along).groupby(frame["N"].to_numpy(dtype=int)).mean()
     return mean.index.to_numpy(dtype=int), mean.to_numpy(dtype=float)
@@ -229,10 +235,10 @@ def planes_along_normal(result: Any) -> tuple[np.ndarray, np.ndarray]:
 def label_planes(ax: Axes, result: Any, *, zoomed: bool = False) -> None:
     """Put ticks and numbers N on the edge of an image, where each plane meets the edge."""
     normal = np.asarray(result.interface.normal, dtype=float)
-    numbers, along = planes_along_normal(result)
+    vertical = abs(normal[1]) >= abs(normal[0])
+    numbers, along = planes_along_normal(result, 0 if vertical else 1)
     last = numbers.max(initial=1)
     every = 1 if zoomed else 5 * int(2 ** max(0, np.ceil(np.log2(last / 50))))
-    vertical = abs(normal[1]) >= abs(normal[0])
     edge = max(ax.get_xlim()) if vertical else max(ax.get_ylim())
     free, fixed = (1, 0) if vertical else (0, 1)
     at = (-along - normal[fixed] * edge) / normal[free]
@@ -255,16 +261,9 @@ def label_planes(ax: Axes, result: Any, *, zoomed: bool = False) -> None:
 def interface_line(ax: Axes, result: Any, *, color: str = "white", **style: Any) -> None:
     """Draw the dashed line between film and crystal without changing the limits."""
     limits = ax.get_xlim(), ax.get_ylim()
-    point = np.asarray(result.interface.position_px, dtype=float) * nm_per_px(result)
-    normal = np.asarray(result.interface.normal, dtype=float)
     style = {"lw": 1.4, "ls": (0, (5, 3)), "zorder": 5, "path_effects": outlined(2.2)} | style
-    ax.axline(
-        tuple(point),
-        tuple(point + np.array([-normal[1], normal[0]])),
-        color=color,
-        label="interface",
-        **style,
-    )
+    line = result.interface.outline(result.lattice, result.image.shape) * nm_per_px(result)
+    ax.plot(*line.T, color=color, label="interface", **style)
     ax.set(xlim=limits[0], ylim=limits[1])
 
 

@@ -139,6 +139,20 @@ def _interface(result: Result) -> dict[str, Any] | None:
         "normal": [float(x) for x in face.normal],
         "position_err_A": face.position_err_A,
         "roughness_planes": face.roughness_planes,
+        "steps": [
+            {"x_px": x, "y_px": y, "planes": int(h)}
+            for (x, y), h in zip(
+                face.step_positions(result.lattice).tolist(), np.diff(face.offsets), strict=True
+            )
+        ],
+        "stated": face.stated,
+        "lead": face.lead,
+        "second": None
+        if face.far is None and face.beyond is None
+        else {
+            "of": "this crystal" if face.far is not None else "another crystal",
+            "side": (face.far or face.beyond).side,
+        },
         "n_planes": int(result.planes["N"].max()),
     }
 

@@ -110,3 +110,43 @@ def interface_doubts(interface: Interface, cage: str, others: str) -> list[dict[
             }
         )
     return out
+
+
+def interface_notes(interface: Interface) -> list[dict[str, str]]:
+    """Say what else the image holds than one crystal under one film.
+
+    Parameters
+    ----------
+    interface : Interface
+        From `find_interface`.
+
+    Returns
+    -------
+    list of dict
+        Notes with code ``second-interface`` or ``steps``.
+    """
+    out = []
+    if interface.beyond is not None:
+        text = "beyond the film lies a second crystal, which is left out"
+        out.append(_second(text, interface.beyond.side))
+    if interface.far is not None:
+        text = "the crystal has a second interface; planes are counted from the one"
+        out.append(_second(f"{text} with the film {interface.side}", interface.far.side))
+    heights = np.diff(interface.offsets)
+    if len(heights):
+        many = f"{len(heights)} steps" if len(heights) > 1 else "a step"
+        out.append(
+            {
+                "code": "steps",
+                "message": f"the interface has {many} of up to {np.abs(heights).max()} planes; N "
+                "counts from the last plane that is there above each column",
+            }
+        )
+    return out
+
+
+def _second(text: str, side: str) -> dict[str, str]:
+    return {
+        "code": "second-interface",
+        "message": f'{text}. Set [interface] film = "{side}" to count from the other one',
+    }

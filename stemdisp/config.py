@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from stemdisp._configcheck import (
     Indices,
     check_indices,
+    check_points,
     check_word_or_positive,
     dot,
     explain_unknown_key,
@@ -164,9 +165,20 @@ class InterfaceConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             "On which side of the image the film lies.",
         ),
     ] = "auto"
+    at: Annotated[
+        Literal["auto"] | tuple[tuple[float, float], ...],
+        _key(
+            '"auto", one point [[x, y]] or two points [[x, y], [x, y]]',
+            "Your own interface, in pixels of the (aligned) image, x to the right and y down, as "
+            "in columns.csv. Two points: a line beyond which no column of the crystal lies. One "
+            "point: plane N = 1 runs through it.",
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         """Check the values."""
+        if not isinstance(self.at, str):
+            check_points("at", self.at)
         check_indices("plane", self.plane)
         check_indices("count_along", self.count_along)
 

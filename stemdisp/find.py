@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from stemdisp._pixels import unmeasured
 from stemdisp._sites import expected_sites
 from stemdisp._start import NUISANCE
 from stemdisp.crystal import Projection
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MARGIN_A = 0.8
 # Band beyond the last plane in which the film is modelled, because it overlaps with columns.
 FILM_BAND_A = (0.7, 3.2)
+BESIDE_A = 2.5  # along the interface, within which a step's side touches a column
 UNEXPECTED_SIGMA = 8.0
 
 
@@ -53,18 +55,27 @@ def find_columns(
     data = np.asarray(getattr(image, "data", image))
     scale = pixels_per_angstrom(lattice, projection)
     table = expected_sites(lattice, projection, data.shape, margin_px=MARGIN_A * scale)
+    quality = np.zeros(len(table), dtype=np.int64)
     if interface is None:
         missing = pd.array([pd.NA] * len(table), dtype="Int64")
-        table = table.assign(layer=np.nan, N=missing)
-    else:
-        ij = table[["i", "j"]].to_numpy()
-        layer, plane = interface.layer(ij), interface.plane(ij)
-        table = table.assign(layer=layer, N=pd.array(plane, dtype="Int64"))
-        table = table[plane >= 1].reset_index(drop=True)
-    quality = np.zeros(len(table), dtype=np.int64)
-    if interface is not None:
-        quality[table["N"].to_numpy() == 1] |= int(Quality.NEAR_FILM)
-    return table.assign(quality=quality)
+        return table.assign(layer=np.nan, N=missing, quality=quality)
+    ij = table[["i", "j"]].to_numpy()
+    plane = interface.plane(ij)
+    inside = plane >= 1
+    quality[_at_film(interface, ij, BESIDE_A * scale)] |= int(Quality.NEAR_FILM)
+    if interface.far is not None:
+        inside &= interface.far.plane(ij) >= 1
+        quality[interface.far.plane(ij) == 1] |= int(Quality.NEAR_FILM)
+    table = table.assign(
+        layer=interface.layer(ij), N=pd.array(plane, dtype="Int64"), quality=quality
+    )
+    return table[inside].reset_index(drop=True)
+
+
+def _at_film(interface: Interface, ij: np.ndarray, beside_px: float) -> np.ndarray:
+    """Sites of the last plane, and those that a step leaves bare at their side."""
+    sides = [interface.plane(ij, aside=aside) for aside in (0.0, beside_px, -beside_px)]
+    return np.min(sides, axis=0) <= 1 if len(interface.offsets) > 1 else sides[0] == 1
 
 
 def pixels_per_angstrom(lattice: Lattice, projection: Projection) -> float:
@@ -73,12 +84,15 @@ def pixels_per_angstrom(lattice: Lattice, projection: Projection) -> float:
     return float(np.sqrt(abs(np.linalg.det(lattice.cell_px)) / cell))
 
 
-def crystal_mask(data: np.ndarray, interface: Interface | None, scale: float) -> np.ndarray:
-    """Pixels that the fit uses: finite, and not deep in the film.
+def crystal_mask(
+    data: np.ndarray, lattice: Lattice, interface: Interface | None, scale: float
+) -> np.ndarray:
+    """Pixels that the fit uses: measured, and not deep in the film.
 
     Parameters
     ----------
     data : ndarray, shape (ny, nx)
+    lattice : Lattice
     interface : Interface or None
     scale : float
         Pixels per angstrom.
@@ -87,27 +101,49 @@ def crystal_mask(data: np.ndarray, interface: Interface | None, scale: float) ->
     -------
     ndarray of bool, shape (ny, nx)
     """
-    good = np.isfinite(data)
+    good = ~unmeasured(data)
     if interface is None:
         return good
-    beyond = _distance(data.shape, interface) / scale
-    return good & (beyond < FILM_BAND_A[1])
+    good &= height_map(data.shape, lattice, interface) < FILM_BAND_A[1] * scale
+    if interface.far is not None:
+        good &= height_map(data.shape, lattice, interface.far) < FILM_BAND_A[1] * scale
+    return good
 
 
-def _distance(shape: tuple[int, int], interface: Interface) -> np.ndarray:
-    """Distance of every pixel beyond plane N = 1, towards the film, in px."""
-    yy, xx = np.mgrid[0 : shape[0], 0 : shape[1]]
-    x0, y0 = interface.position_px - 0.5 * interface.spacing_px * interface.normal
-    return (xx - x0) * interface.normal[0] + (yy - y0) * interface.normal[1]
+def height_map(shape: tuple[int, int], lattice: Lattice, interface: Interface) -> np.ndarray:
+    """Distance of every pixel beyond the last cage planes, towards the film, in px.
+
+    Worked out on a grid of about 8 px and interpolated, as the lattice bends slowly.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the image.
+    lattice : Lattice
+    interface : Interface
+
+    Returns
+    -------
+    ndarray, shape `shape`, float32
+        Negative inside the crystal.
+    """
+    axes = [np.linspace(0, n - 1, n // 8 + 2) for n in shape]
+    yy, xx = np.meshgrid(*axes, indexing="ij")
+    grid = interface.height(lattice.index(np.column_stack([xx.ravel(), yy.ravel()])))
+    wider = [n / len(axis) for n, axis in zip(shape, axes, strict=True)]
+    return ndimage.zoom(grid.reshape(yy.shape).astype(np.float32), wider, order=1)
 
 
-def find_film(residual: np.ndarray, interface: Interface, scale: float) -> pd.DataFrame:
+def find_film(
+    residual: np.ndarray, lattice: Lattice, interface: Interface, scale: float
+) -> pd.DataFrame:
     """Bright spots of the film next to the crystal, as nuisance columns for the joint fit.
 
     Parameters
     ----------
     residual : ndarray, shape (ny, nx)
         Image minus the fitted crystal.
+    lattice : Lattice
     interface : Interface
     scale : float
         Pixels per angstrom.
@@ -119,7 +155,9 @@ def find_film(residual: np.ndarray, interface: Interface, scale: float) -> pd.Da
     """
     smooth = ndimage.gaussian_filter(residual, 0.35 * scale)
     smooth = smooth - ndimage.gaussian_filter(residual, 1.6 * scale)
-    band = _distance(residual.shape, interface) / scale
+    band = height_map(residual.shape, lattice, interface) / scale
+    if interface.far is not None:
+        band = np.maximum(band, height_map(residual.shape, lattice, interface.far) / scale)
     size = int(2 * round(0.6 * scale) + 1)
     peak = (smooth == ndimage.maximum_filter(smooth, size=size)) & (smooth > 0)
     peak &= (band > FILM_BAND_A[0]) & (band < FILM_BAND_A[1] - 0.2)

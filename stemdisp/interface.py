@@ -101,15 +101,23 @@ class Interface:
     far: Interface | None = None
     beyond: Interface | None = None
 
-    def layer(self, ij: np.ndarray) -> np.ndarray:
-        """Layer number l of indices (n, 2): 0 for the first layer under the first cage plane."""
-        ij = np.asarray(ij, dtype=float)
-        terrace = np.searchsorted(self.breaks_px, ij @ np.array(self.along))
-        return ij @ np.array(self.steps) - self.top_layer - self.offsets[terrace] + 0.5
+    def terrace(self, ij: np.ndarray, *, aside: float = 0.0) -> np.ndarray:
+        """Give the number of the terrace over indices (n, 2), or over what is `aside` px off."""
+        along = np.asarray(ij, dtype=float) @ np.array(self.along)
+        return np.searchsorted(self.breaks_px, along + aside)
 
-    def plane(self, ij: np.ndarray) -> np.ndarray:
-        """Plane number N = 1 - floor(l) of lattice indices (n, 2)."""
-        return (1 - np.floor(self.layer(ij) + 1e-6)).astype(np.int64)
+    def layer(self, ij: np.ndarray, *, aside: float = 0.0) -> np.ndarray:
+        """Layer number l of indices (n, 2): 0 for the first layer under the first cage plane.
+
+        With `aside` it is counted from the terrace that many px along the interface.
+        """
+        offset = self.offsets[self.terrace(ij, aside=aside)]
+        level = np.asarray(ij, dtype=float) @ np.array(self.steps)
+        return level - self.top_layer - offset + 0.5
+
+    def plane(self, ij: np.ndarray, *, aside: float = 0.0) -> np.ndarray:
+        """Plane number N = 1 - floor(l) of lattice indices (n, 2); `aside` as in `layer`."""
+        return (1 - np.floor(self.layer(ij, aside=aside) + 1e-6)).astype(np.int64)
 
     def height(self, ij: np.ndarray) -> np.ndarray:
         """Distance in px from the crystal's outermost cage planes towards the film.
@@ -128,6 +136,12 @@ class Interface:
             distance = np.where(aside > 0, np.hypot(aside, np.maximum(above, 0.0)), above)
             out = np.minimum(out, distance)
         return out
+
+    def step_positions(self, lattice: Lattice) -> np.ndarray:
+        """Points (n, 2) in px at which the interface steps, half-way up."""
+        middle = self.top_layer + 0.5 + (self.offsets[:-1] + self.offsets[1:]) / 2
+        both = np.stack([self.steps, self.along])
+        return lattice.position(np.linalg.solve(both, np.stack([middle, self.breaks_px])).T)
 
     def outline(self, lattice: Lattice, shape: tuple[int, int]) -> np.ndarray:
         """Points (n, 2) of the interface as a line through the image, half a layer beyond N = 1.

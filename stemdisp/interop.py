@@ -88,25 +88,10 @@ def _run_markers(hs: Any, result: Any, scale: np.ndarray, offset: np.ndarray) ->
             hs.plot.markers.Arrows(offsets=xy, U=vector[:, 0], V=vector[:, 1], color=st.YELLOW)
         )
     if result.interface is not None:
-        ends = _interface_ends(result) * scale + offset
-        out.append(hs.plot.markers.Lines(segments=ends[None], color=st.YELLOW, linestyles="--"))
+        line = result.interface.outline(result.lattice, result.image.shape) * scale + offset
+        segments = np.stack([line[:-1], line[1:]], axis=1)
+        out.append(hs.plot.markers.Lines(segments=segments, color=st.YELLOW, linestyles="--"))
     return out
-
-
-def _interface_ends(result: Any) -> np.ndarray:
-    """Return the two points (pixels) where the interface leaves the image, as (2, 2)."""
-    height, width = result.image.shape
-    point = np.asarray(result.interface.position_px, dtype=float)
-    normal = np.asarray(result.interface.normal, dtype=float)
-    along = np.array([-normal[1], normal[0]]) / np.asarray(result.pixel_size_A, dtype=float)
-    along /= np.linalg.norm(along)
-    low, high = np.array([-0.5, -0.5]), np.array([width - 0.5, height - 0.5])
-    with np.errstate(divide="ignore"):
-        t = np.stack([(low - point) / along, (high - point) / along])
-    enter, leave = np.nanmin(t, axis=0).max(), np.nanmax(t, axis=0).min()
-    if enter > leave:  # the line misses the image
-        enter = leave = 0.0
-    return point + np.array([[enter], [leave]]) * along
 
 
 def _axes(signal: Any, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from stemdisp import statistics, tables
 from stemdisp._start import NUISANCE
 from stemdisp._summary import build_summary
 from stemdisp.calibrate import choose_pixel_size, refit_lattice
+from stemdisp.check import check_assignment, interface_doubts, interface_notes
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
@@ -270,6 +271,7 @@ def _lattice(
         cage_species=config.crystal.cage.split("/")[0],
         film=face.film,
         present=face.present,
+        at=face.at,
     )
     scene = Scene(image, lattice, projection, interface, (1.0, 1.0), stated, config)
     return scene.calibrated()[0]
@@ -289,7 +291,7 @@ def _refine(
     options: dict[str, Any] = {
         "pixel_size": scene.size,
         "noise": scene.config.refine.noise,
-        "mask": crystal_mask(bright, interface, scale),
+        "mask": crystal_mask(bright, scene.lattice, interface, scale),
         "noise_psd": None if registration is None else registration.noise_psd,
     }
     columns = refine_columns(bright, seeds, **options)
@@ -297,10 +299,10 @@ def _refine(
     scene, notes = replace(
         scene, lattice=refit_lattice(scene.lattice, columns, species=marker)
     ).calibrated()
-    warnings += notes
+    warnings += notes + _second_look(bright, scene)
     film = seeds[:0]
     if interface is not None:
-        film = find_film(columns.attrs["fit"].residual, interface, scale)
+        film = find_film(columns.attrs["fit"].residual, scene.lattice, interface, scale)
     known = {a: columns[a].fillna(seeds[a]) for a in ("x_px", "y_px")}
     known |= {a: columns[a] for a in ("intensity", "sigma_A")}
     both = pd.concat([seeds.assign(**known), film], ignore_index=True)
@@ -309,6 +311,22 @@ def _refine(
     columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
     columns.attrs["fit"] = both.attrs["fit"]
     return scene, _in_input_axes(columns, scene), film
+
+
+def _second_look(bright: np.ndarray, scene: Scene) -> list[dict[str, str]]:
+    """Hold assignment and interface against the image again; a wrong assignment ends the run."""
+    upright = replace(scene.lattice, sign=1)
+    for doubt in check_assignment(bright, upright, scene.projection):
+        raise DataError(doubt["message"])
+    if scene.interface is None:
+        return []
+    cage = scene.config.crystal.cage.split("/")[0]
+    others = "/".join(
+        s
+        for s in scene.projection.species
+        if s != cage and not scene.projection.sites_of(s)[0].is_anion
+    )
+    return interface_doubts(scene.interface, cage, others) + interface_notes(scene.interface)
 
 
 def _in_input_axes(columns: pd.DataFrame, scene: Scene) -> pd.DataFrame:

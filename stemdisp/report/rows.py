@@ -276,5 +276,12 @@ def input_rows(result: Any) -> Rows:
             ("film side", str(face.get("side") or "unknown")),
             ("interface position ±", f"{two_digits(face.get('position_err_A'))} Å"),
             ("roughness", f"{fixed(face.get('roughness_planes'), 1)} planes"),
+            ("steps of the interface", _steps(face.get("steps") or [])),
+            ("interface found by", "the user" if face.get("stated") else "crystallinity"),
         ]
     return rows
+
+
+def _steps(steps: list[dict[str, Any]]) -> str:
+    """Name the steps from left to right, or from top to bottom, in planes."""
+    return ", ".join(f"{s['planes']:+d}".replace("-", "\N{MINUS SIGN}") for s in steps) or "none"
