@@ -16,6 +16,8 @@ MIN_OUTSIDE = 6
 MIN_ROWS = 4
 # A border between crystal and film must sort at least this share of the evidence right.
 MIN_SORTED = 0.75
+# Steps up and down, summed, over the length of the border: a staircase faces another way.
+MAX_CLIMB = 0.35
 OTHERS = 0.5  # weight of cations that are not the cage's
 # Planes inside and outside a border whose columns may be displaced together, by how much, and by
 # how much more than the plane below.
@@ -165,7 +167,8 @@ class Border:
         if np.count_nonzero(outside & measured) < MIN_OUTSIDE or rows < MIN_ROWS:
             return None
         share = 0.5 * (_share(self.evidence[inside]) + _share(-self.evidence[outside]))
-        if share < MIN_SORTED:
+        climb = np.abs(np.diff(tops)).sum() * self.spacing / (len(tops) * self.period)
+        if share < MIN_SORTED or climb > MAX_CLIMB:
             return None
         below = k > 0
         above = k + 2 < len(runs)

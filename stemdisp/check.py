@@ -112,6 +112,31 @@ def interface_doubts(interface: Interface, cage: str, others: str) -> list[dict[
     return out
 
 
+def lattice_notes(lattice: Lattice) -> list[dict[str, str]]:
+    """Say what the contrast of the columns means for the rest.
+
+    Parameters
+    ----------
+    lattice : Lattice
+        From `find_lattice`.
+
+    Returns
+    -------
+    list of dict
+        A note with code ``odd-contrast``, or nothing.
+    """
+    if not lattice.odd_contrast:
+        return []
+    return [
+        {
+            "code": "odd-contrast",
+            "message": "the columns are not as bright as in a thin specimen by any detector; "
+            "it may be too thick. Their species follow from faint cores alone (lead "
+            f"{lattice.margin:.1%}): look at the overlay, and do not trust occupancies",
+        }
+    ]
+
+
 def interface_notes(interface: Interface) -> list[dict[str, str]]:
     """Say what else the image holds than one crystal under one film.
 

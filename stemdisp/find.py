@@ -131,7 +131,7 @@ def height_map(shape: tuple[int, int], lattice: Lattice, interface: Interface) -
     yy, xx = np.meshgrid(*axes, indexing="ij")
     grid = interface.height(lattice.index(np.column_stack([xx.ravel(), yy.ravel()])))
     wider = [n / len(axis) for n, axis in zip(shape, axes, strict=True)]
-    return ndimage.zoom(grid.reshape(yy.shape).astype(np.float32), wider, order=1)
+    return ndimage.zoom(grid.reshape(yy.shape).astype(np.float32), wider, order=1, mode="nearest")
 
 
 def find_film(

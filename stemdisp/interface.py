@@ -232,13 +232,15 @@ def find_interface(
     if not isinstance(at, str):
         return _as_stated(trials, _points(at), plane, film)
     found = [(border, face) for border in trials for face in border.search()]
+    where = "" if film == "auto" else f" with the film {film}"
+    remedy = (
+        "Check [interface] plane and film, state it with [interface] at, or set present = false "
+        "for a crystal alone"
+    )
     if not found:
         if present is True or film != "auto":
-            where = "" if film == "auto" else f" with the film {film}"
             raise DataError(
-                f"no interface parallel to {list(plane)}{where} is seen in the image. Check "
-                "[interface] plane and film, state it with [interface] at, or set present = false "
-                "for a crystal alone"
+                f"no interface parallel to {list(plane)}{where} is seen in the image. {remedy}"
             )
         return lattice, None
     best = max(found, key=lambda f: f[1].gain)[0]
@@ -249,9 +251,9 @@ def find_interface(
     interface = _describe(border, border.sharpen(face))
     if interface.lead < MIN_LEAD:
         raise DataError(
-            f"an interface along {list(plane)} is seen, but not which plane of {cage_species} is "
-            "the last one: there are too few electrons or the film looks too much like crystal. "
-            "State it with [interface] at, or set present = false"
+            f"no interface parallel to {list(plane)}{where} is seen so clearly that the last plane "
+            f"of {cage_species} is known: there are too few electrons, the film looks too much "
+            f"like crystal, or it runs along another plane. {remedy}"
         )
     return border.lattice, interface
 

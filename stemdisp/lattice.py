@@ -43,6 +43,9 @@ class Lattice:
     scale_px : float
     sign : int
         1 for bright columns, -1 for dark ones (ABF).
+    odd_contrast : bool
+        The contrast is that of no known detector on a thin specimen; only the faint cores of weak
+        columns told which is which.
     margin : float
         Lead of the chosen assignment of sites over the best other one, as a share of the
         variance of the mean cell.
@@ -61,6 +64,7 @@ class Lattice:
     scale_px: float
     distortion: np.ndarray = field(default_factory=lambda: np.zeros((7, 2)))
     sign: int = 1
+    odd_contrast: bool = False
     margin: float = np.nan
     explained: float = np.nan
     crystallinity: np.ndarray = field(default_factory=lambda: np.ones((1, 1)))
@@ -285,7 +289,13 @@ def _place(
     placement, margin = place_sites(cell, projection, lattice.known_cell(projection))
     # folded bins are centred half a bin on
     lattice = lattice.reindexed(placement.operation, placement.shift)
-    lattice = replace(lattice, sign=placement.sign, margin=margin, explained=placement.explained)
+    lattice = replace(
+        lattice,
+        sign=placement.sign,
+        margin=margin,
+        explained=placement.explained,
+        odd_contrast=placement.odd,
+    )
     return _upright(lattice, projection), placement, halfway
 
 

@@ -17,7 +17,7 @@ from stemdisp import statistics, tables
 from stemdisp._start import NUISANCE
 from stemdisp._summary import build_summary
 from stemdisp.calibrate import choose_pixel_size, refit_lattice
-from stemdisp.check import check_assignment, interface_doubts, interface_notes
+from stemdisp.check import check_assignment, interface_doubts, interface_notes, lattice_notes
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
@@ -318,15 +318,17 @@ def _second_look(bright: np.ndarray, scene: Scene) -> list[dict[str, str]]:
     upright = replace(scene.lattice, sign=1)
     for doubt in check_assignment(bright, upright, scene.projection):
         raise DataError(doubt["message"])
+    notes = lattice_notes(scene.lattice)
     if scene.interface is None:
-        return []
+        return notes
     cage = scene.config.crystal.cage.split("/")[0]
     others = "/".join(
         s
         for s in scene.projection.species
         if s != cage and not scene.projection.sites_of(s)[0].is_anion
     )
-    return interface_doubts(scene.interface, cage, others) + interface_notes(scene.interface)
+    doubts = interface_doubts(scene.interface, cage, others)
+    return notes + doubts + interface_notes(scene.interface)
 
 
 def _in_input_axes(columns: pd.DataFrame, scene: Scene) -> pd.DataFrame:

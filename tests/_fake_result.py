@@ -137,6 +137,12 @@ def _image(
     return (image + rng.normal(0, 0.04, image.shape)).astype(np.float32)
 
 
+def _straight_line(point, normal, shape):
+    """Points where a line through `point` across `normal` leaves the image."""
+    x = np.linspace(-0.5, shape[1] - 0.5, 20)
+    return np.column_stack([x, point[1] - (x - point[0]) * normal[0] / normal[1]])
+
+
 def _planes(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     last = int(frame.loc[frame["species"] == "K", "N"].max())
@@ -316,8 +322,9 @@ def make(*, interface: bool = True, size: int = 440, seed: int = 1) -> FakeResul
             position_px=top,
             normal=normal,
             position_err_A=0.3,
-            layer0=0.0,
             roughness_planes=0.4,
+            terrace=lambda ij: np.zeros(len(ij), dtype=int),
+            outline=lambda lattice, shape: _straight_line(top, normal, shape),
         )
         info = {
             "side": "up",

@@ -32,6 +32,7 @@ CONTRACT = {
         "plane": [1, 1, 1],
         "count_along": [0, 0, 1],
         "film": "auto",
+        "at": "auto",
     },
     "refine": {"noise": "auto"},
     "analysis": {"bulk_from": 10, "confidence": 0.95, "seed": 0},

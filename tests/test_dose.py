@@ -34,7 +34,7 @@ def series():
     lattice, interface = find_interface(
         parts[0], find_lattice(parts[0], kto(), pixel_size=PIXEL_A), projection=kto()
     )
-    mask = crystal_mask(parts[0], interface, 1 / PIXEL_A)
+    mask = crystal_mask(parts[0], lattice, interface, 1 / PIXEL_A)
     columns = find_columns(parts[0], lattice, projection=kto(), interface=interface)
     columns = refine_columns(parts[0], columns, pixel_size=PIXEL_A, noise="idpc", mask=mask)
     shifts = -np.array([shift for _, shift in FRAMES], dtype=float)

@@ -1,6 +1,7 @@
 """Image -> end of the crystal: the right plane number for every column, on every side."""
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,13 +19,17 @@ from _known_images import (
 )
 from conftest import SHARED
 
+from stemdisp._sites import Likeness, expected_sites
+from stemdisp.check import check_assignment, interface_doubts, interface_notes
 from stemdisp.dpc import integrate_dpc
 from stemdisp.errors import DataError
-from stemdisp.interface import expected_sites, find_interface, score_sites
+from stemdisp.find import find_columns
+from stemdisp.interface import find_interface
 from stemdisp.lattice import find_lattice
 from stemdisp.simulate import Scan, Specimen, build_columns, idpc_noise, render
 
 REPEATS = 8
+SIZE = 320
 
 
 def analyse(image, **options):
@@ -165,7 +170,7 @@ def test_bright_film_does_not_pass_for_crystal():
 def stepped(planes):
     """Interface whose right half ends `planes` planes deeper."""
     rng = np.random.default_rng(2)
-    size = 320
+    size = SIZE
     flat = {k: v for k, v in IDEAL.items() if k not in ("jitter_px", "shear_px")}
     specimen = Specimen(**flat, rotation_deg=0.0)
     truth, atoms = build_columns(specimen, Scan(size=size), rng)
@@ -186,17 +191,188 @@ def test_a_flat_interface_has_no_roughness(rotation):
     assert analyse(image)[1].roughness_planes == 0.0
 
 
-def test_a_step_shows_as_roughness_and_in_the_error():
-    image, _ = stepped(0)
-    flat = analyse(image)[1]
-    image, truth = stepped(1)
-    lattice, rough = analyse(image)
-    assert flat.roughness_planes == 0.0
-    assert rough.roughness_planes == pytest.approx(0.5, abs=0.2)
-    assert rough.position_err_A > 2 * flat.position_err_A
-    # the numbers follow one of the two halves
-    off = plane_numbers(lattice, rough, truth) - truth["N"].to_numpy()
-    assert np.all(off == off[0]) and off[0] in (0, -1)
+@pytest.mark.parametrize("planes", [1, 2])
+def test_a_step_is_followed_and_every_number_is_right(planes):
+    image, truth = stepped(planes)
+    lattice, interface = analyse(image)
+    assert abs(int(np.diff(interface.offsets)[0])) == planes
+    assert len(interface.offsets) == 2
+    # each half counts from its own last plane; below the step itself either may be meant
+    own = truth.assign(N=truth["N"] - planes * (truth["x_px"] > SIZE / 2))
+    sure = np.abs(own["x_px"] - SIZE / 2) > 5.0 / PIXEL_A
+    numbers = plane_numbers(lattice, interface, own)
+    np.testing.assert_array_equal(numbers[sure], own["N"][sure])
+    assert interface.roughness_planes == pytest.approx(planes / 2, abs=0.15)
+    # negative control: one straight border is wrong for half of the columns
+    straight = replace(interface, breaks_px=np.zeros(0), offsets=np.zeros(1, dtype=int))
+    wrong = plane_numbers(lattice, straight, own) != own["N"]
+    assert 0.3 < wrong[sure].mean() < 0.7
+    step = interface.step_positions(lattice)[0]
+    assert abs(step[0] - SIZE / 2) < 5.0 / PIXEL_A
+
+
+def test_the_outline_runs_along_both_terraces():
+    image, truth = stepped(2)
+    lattice, interface = analyse(image)
+    line = interface.outline(lattice, image.shape)
+    for side in (line[:, 0] < SIZE / 2 - 40, line[:, 0] > SIZE / 2 + 40):
+        own = truth["N"] == (1 if side[0] else 3)
+        first = truth[own & (truth["species"] == "Ta")]
+        first = first[(first["x_px"] > SIZE / 2) != side[0]]
+        gap = first["y_px"].mean() - line[side, 1].mean()
+        assert gap == pytest.approx(0.5 * interface.spacing_px, abs=0.2 * interface.spacing_px)
+
+
+def test_height_is_measured_from_the_nearer_terrace():
+    image, _ = stepped(2)
+    lattice, interface = analyse(image)
+    grid = np.array([[x, y] for x in (60.0, 260.0) for y in (30.0, 200.0)])
+    height = interface.height(lattice.index(grid)) / interface.spacing_px
+    assert height[0] > 1 and height[2] > 3
+    assert height[1] < -5 and height[3] < -5
+    # beside the step, in front of the lower terrace: the wall is nearer than the terrace
+    step = interface.step_positions(lattice)[0]
+    beside = interface.height(lattice.index(step[None] + [[8.0, 0.0]]))
+    assert 0 < beside[0] < 10
+
+
+# ---- two of them ----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def sandwich(kind, shift=(0.0, 0.0)):
+    """A film between two crystals, or a crystal between two films; and truth of the larger."""
+    size = 360
+    rng = np.random.default_rng(1)
+    specimen = {k: v for k, v in IDEAL.items() if k not in ("jitter_px", "shear_px")}
+    all_columns, _ = build_columns(
+        Specimen(**specimen, film_A=0.0, rotation_deg=0.0), Scan(size=size), rng
+    )
+    layers = np.sort(all_columns.loc[all_columns["species"] == "Ta", "layer"].unique())[::-1]
+    height = all_columns.groupby("layer")["y_px"].mean()
+    first = next(v for v in layers if height[v] > 130)
+    layer = all_columns["layer"]
+    if kind == "two crystals":
+        keep = (layer <= first) | (layer >= first + 6)
+        band = (height[first + 6], height[first])
+        films = [(band[0] + 7, band[1] - 7)]
+    else:
+        keep = (layer <= first) & (layer >= first - 12)
+        films = [(-40, height[first] - 7), (height[first - 12] + 7, size + 40)]
+    columns = all_columns[keep].copy()
+    columns["N"] = (1 - np.floor(columns["layer"] - first + 0.5 + 1e-6)).astype(int)
+    other = columns["layer"] > first
+    columns.loc[other, ["x_px", "y_px"]] += np.array(shift) / PIXEL_A
+    blobs = columns[["x_px", "y_px", "intensity"]].assign(s=columns["sigma_A"] / PIXEL_A)
+    xy = rng.uniform(-40, size + 40, (int(8.0 * (0.15 * (size + 80)) ** 2), 2))
+    inside = np.any([(xy[:, 1] > a) & (xy[:, 1] < b) for a, b in films], axis=0)
+    xy = xy[inside]
+    atoms = np.column_stack([xy, 0.012 * rng.gamma(2, 0.5, len(xy)), np.full(len(xy), 3.0)])
+    image = render(np.vstack([blobs.to_numpy(), atoms]), np.zeros((size, 2)), size) / PIXEL_A**2
+    image = image + idpc_noise(size, PIXEL_A, 2000.0, rng)
+    return image, columns[~other & columns["x_px"].between(0, size - 1)]
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.9, 0.5)])
+def test_a_film_between_two_crystals(shift):
+    image, truth = sandwich("two crystals", shift)
+    lattice, interface = analyse(image)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+    assert interface.side == "up"
+    if shift == (0.0, 0.0):
+        assert interface.beyond is not None and interface.beyond.side == "down"
+        assert [n["code"] for n in interface_notes(interface)] == ["second-interface"]
+        other = analyse(image, film="down")[1]
+        assert other.side == "down"
+
+
+def test_a_crystal_between_two_films():
+    image, truth = sandwich("two films")
+    truth = truth[truth["y_px"].between(0, len(image) - 1)]
+    lattice, interface = analyse(image, film="up")
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+    assert interface.far is not None and interface.far.side == "down"
+    table = find_columns(image, lattice, projection=kto(), interface=interface)
+    # the crystal's columns and no others
+    assert table["y_px"].max() == pytest.approx(truth["y_px"].max(), abs=1.5)
+    lattice, down = analyse(image, film="down")
+    assert down.side == "down" and down.far.side == "up"
+    ta = truth[truth["species"] == "Ta"]
+    numbers = plane_numbers(lattice, down, ta)
+    np.testing.assert_array_equal(numbers, ta["N"].max() + 1 - ta["N"])
+
+
+# ---- the user's own -------------------------------------------------------------------------
+
+
+def test_a_point_or_a_line_of_the_user_overrides():
+    image, truth = simulated(rotation_deg=5.0)
+    ta = truth[truth["species"] == "Ta"]
+    point = positions(ta[ta["N"] == 3])[4]
+    lattice, interface = analyse(image, at=(tuple(point),))
+    assert interface.stated
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"] - 2)
+    last = positions(ta[ta["N"] == 2])
+    order = np.argsort(last[:, 0])
+    line = last[order[[2, -3]]] + [0.0, -0.5 * interface.spacing_px]
+    lattice, interface = analyse(image, at=tuple(map(tuple, line)))
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"] - 1)
+
+
+def test_a_line_askew_or_no_points_are_refused():
+    image, _ = simulated(rotation_deg=5.0)
+    with pytest.raises(DataError, match="does not run along"):
+        analyse(image, at=((50.0, 50.0), (150.0, 150.0)))
+    for at in ((), ((1.0, 2.0, 3.0),), ((1.0, 1.0), (1.0, 1.0)), ((np.nan, 1.0),)):
+        with pytest.raises(ValueError, match="at = "):
+            analyse(image, at=at)
+
+
+# ---- mistakes are seen ----------------------------------------------------------------------
+
+
+def test_numbers_off_by_one_are_caught():
+    image, truth = simulated(rotation_deg=5.0)
+    _, right = analyse(image)
+    assert interface_doubts(right, "Ta", "K") == []
+    ta = truth[truth["species"] == "Ta"]
+    inner = positions(ta[ta["N"] == 2])[5]
+    outer = positions(ta[ta["N"] == 1])[5] + right.spacing_px * right.normal
+    for point, code in ((inner, "interface-outside"), (outer, "interface-inside")):
+        wrong = analyse(image, at=(tuple(point),))[1]
+        assert [d["code"] for d in interface_doubts(wrong, "Ta", "K")] == [code]
+
+
+def test_a_film_on_the_wrong_side_is_caught():
+    # half a turn: the stated plane is the right one, but the film is said to lie below
+    image, truth = simulated(rotation_deg=5.0)
+    first = truth[(truth["species"] == "Ta") & (truth["N"] == 1)]
+    point = tuple(positions(first)[5])
+    _, wrong = analyse(image, at=(point,), film="down")
+    assert "interface-outside" in [d["code"] for d in interface_doubts(wrong, "Ta", "K")]
+    assert wrong.sorted_share < 0.3
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.5), (0.5, 0.5), (0.5, 0.0)])
+def test_swapped_species_and_shifted_origins_are_caught(shift):
+    image, _ = simulated(rotation_deg=5.0)
+    lattice = find_lattice(image, kto())
+    assert check_assignment(image, lattice, kto()) == []
+    wrong = lattice.reindexed(np.eye(2), np.array(shift))
+    assert [d["code"] for d in check_assignment(image, wrong, kto())] == ["assignment"]
+
+
+def test_a_whole_lattice_vector_is_no_mistake():
+    image, _ = simulated(rotation_deg=5.0)
+    lattice = find_lattice(image, kto())
+    moved = lattice.reindexed(-np.eye(2), np.array([2.0, -3.0]))
+    assert check_assignment(image, moved, kto()) == []
+
+
+def test_inverted_contrast_is_caught():
+    image, _ = simulated(rotation_deg=5.0)
+    lattice = find_lattice(image, kto())
+    assert check_assignment(-image, lattice, kto()) != []
 
 
 # ---- sites and their scores -----------------------------------------------------------------
@@ -223,11 +399,11 @@ def test_every_site_is_listed_once():
 def test_scores_tell_crystal_from_film():
     image, truth = simulated(rotation_deg=5.0)
     lattice, interface = analyse(image)
-    sites = score_sites(image, lattice, kto())
-    cage = sites[sites["species"] == "Ta"]
+    cage = Likeness(image, lattice, kto(), ("Ta",)).sites
     plane = interface.plane(cage[["i", "j"]].to_numpy())
-    assert (cage["score"][plane >= 2] > 0.8).mean() > 0.95
-    assert (cage["score"][plane <= 0] > 0.55).mean() < 0.15
+    assert (cage["height"][plane >= 2] > 0.7).mean() > 0.95
+    assert (cage["evidence"][plane >= 2] > 0).mean() > 0.98
+    assert (cage["evidence"][plane <= 0] > 0).mean() < 0.1
     assert truth["N"].min() == 1
 
 

@@ -164,10 +164,8 @@ def profile(request):
         normal=np.array([0.0, -1.0]),
         spacing_px=15.35,
         steps=(1.0, 1.0),
+        along=(1.0, -1.0),
         top_layer=0.5,
-        position_err_A=0.1,
-        roughness_planes=0.0,
-        sorted_share=1.0,
     )
     out = line_profile(image, lattice, columns=table, interface=interface, pixel_size=pixel)
     return out, table, lattice, pixel
