@@ -37,7 +37,8 @@ BULK = 4  # planes from the interface on in which A columns sit on their sites
 class Verdict:
     """What became of one image.
 
-    ``outcome`` is "right", "warned" (wrong, and a doubt says so), "refused", or what is wrong.
+    ``outcome`` is "right", "warned" (wrong, and a doubt says so), "refused", or what is wrong;
+    ``species`` says whether all columns have the right one.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class Verdict:
     counts: float
     significance: float
     margin: float
+    species: bool
 
 
 def judge(seed: int) -> Verdict:
@@ -82,6 +84,7 @@ def judge(seed: int) -> Verdict:
         case.counts,
         picture.significance(),
         margin,
+        outcome not in ("refused", "wrong columns"),
     )
 
 
@@ -169,9 +172,12 @@ def summary(verdicts: pd.DataFrame) -> str:
     for name, mask in groups:
         counts = [int(np.count_nonzero(mask & (kind == k))) for k in (*OUTCOMES, "wrong")]
         total = sum(counts)
-        share = f"{counts[0] / total:.1%}" if total else "-"
-        rows.append((name, str(total), *map(str, counts), share))
-    parts = [table(("images", "number", *OUTCOMES, "wrong in silence", "right"), rows)]
+        if total:
+            shares = (counts[0] / total, verdicts["species"][mask].mean())
+            rows.append((name, str(total), *map(str, counts), *(f"{x:.1%}" for x in shares)))
+    parts = [
+        table(("images", "number", *OUTCOMES, "wrong in silence", "right", "species right"), rows)
+    ]
     odd = verdicts[(kind != "right") & usable].sort_values("significance")
     parts.append("What was not right at a usable dose:\n")
     parts.append(

@@ -18,7 +18,10 @@ MIN_ROWS = 4
 MIN_SORTED = 0.75
 # Steps up and down, summed, over the length of the border: a staircase faces another way.
 MAX_CLIMB = 0.35
-OTHERS = 0.5  # weight of cations that are not the cage's
+# Weight of cations that are not the cage's; and least one of the cage's, which has less than 1 if
+# its columns are less than half as strong as others: a film drowns them.
+OTHERS = 0.5
+LEAST_CAGE = 0.25
 # Planes inside and outside a border whose columns may be displaced together, by how much, and by
 # how much more than the plane below.
 NEAR = (5, 3)
@@ -75,7 +78,7 @@ class Border:
         self.start = float(self.s.min()) if len(ij) else 0.0
         self.strip = np.floor((self.s - self.start) / self.period + 1e-6).astype(int)
         self.cage = self.species == cage_species
-        self.weight = np.where(self.cage, 1.0, OTHERS)
+        self.weight = np.where(self.cage, _cage_weight(likeness, cage_species), OTHERS)
         self.evidence = sites["evidence"].to_numpy() * self.weight
 
     def search(self) -> list[Face]:
@@ -189,6 +192,15 @@ class Border:
         """Evidence that crystal lies below the points and film above."""
         outside = self.layer > (self.lattice.index(points) @ self.steps).mean()
         return float(self.evidence[~outside].sum() - self.evidence[outside].sum())
+
+
+def _cage_weight(likeness: Likeness, cage_species: str) -> float:
+    """Weight of the evidence of cage cations, by how strong they are beside the others."""
+    kinds = likeness.sites["species"].unique()
+    strongest = max((likeness.strength(k) for k in kinds if k != cage_species), default=0.0)
+    if strongest == 0.0:
+        return 1.0
+    return float(np.clip(2 * likeness.strength(cage_species) / strongest, LEAST_CAGE, 1.0))
 
 
 def normal_to(lattice: Lattice, steps: np.ndarray) -> np.ndarray:

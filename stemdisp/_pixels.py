@@ -7,6 +7,7 @@ from scipy import ndimage
 
 # A plateau of saturation: pixels that it has at least, share of the image that it has at most.
 LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
+ROUNDING = 1e-7  # of the range of the image
 NOISY = 0.01  # of the range of the image: what a pixel differs by from its neighbours
 
 
@@ -56,15 +57,16 @@ def _grown(flat: np.ndarray) -> np.ndarray:
 
 
 def _plateaus(data: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Middles of squares of 5 x 5 px of one value."""
+    """Middles of squares of 5 x 5 px of one value, but for rounding."""
     out = np.zeros(data.shape, dtype=bool)
-    if min(data.shape) < 5:
+    if min(data.shape) < 5 or missing.all():
         return out
-    beside = data[:, 1:] == data[:, :-1]
+    same = ROUNDING * np.ptp(data[~missing])
+    beside = np.abs(data[:, 1:] - data[:, :-1]) <= same
     row = beside[:, :-3] & beside[:, 1:-2] & beside[:, 2:-1] & beside[:, 3:]
     if row.any():
         middle = data[:, 2:-2]
-        below = middle[1:] == middle[:-1]
+        below = np.abs(middle[1:] - middle[:-1]) <= same
         out[2:-2, 2:-2] = row[:-4] & below[:-3]
         for k in range(1, 4):
             out[2:-2, 2:-2] &= row[k : k - 4] & below[k : k - 3 or None]

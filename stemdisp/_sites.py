@@ -141,6 +141,11 @@ class Likeness:
         left = patch - template * own
         return patch @ template, np.sum(left**2, axis=1) / own
 
+    def strength(self, species: str) -> float:
+        """Root of the power of the mean column of a kind; 0 if it was not learnt."""
+        norm = float(np.linalg.norm(self._template[species]))
+        return 1.0 / norm if norm > 0 else 0.0
+
     def evidence(self, species: str, height: np.ndarray) -> np.ndarray:
         """Evidence that heights are those of columns."""
         # two Gaussians of equal width around 1 and 0; what is beyond them (dirt, the edge of a
