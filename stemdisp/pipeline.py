@@ -368,8 +368,10 @@ def _occupancy(
     """Occupancy of every anion column and plane, and the line profile."""
     config, anion = scene.config, pure_anion(scene.projection)
     profile = pd.DataFrame({"s_A": [], "intensity": [], "N": pd.array([], dtype="Int64")})
-    if anion is None:
-        return columns, planes, profile
+    # where oxygen is no peak any more, a number would only look like an occupancy
+    if anion is None or scene.lattice.odd_contrast:
+        unknown = {"occupancy": np.nan, "occupancy_err": np.nan}
+        return columns.assign(**unknown), planes.assign(n_anions=0, **unknown), profile
     columns = measure_occupancy(
         columns,
         anion=anion,
