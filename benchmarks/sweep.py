@@ -9,6 +9,7 @@ docs/sweep.md.
 from __future__ import annotations
 
 import datetime
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from benchmarks.report import machine, table
 from benchmarks.specimens import AT_STEP_A, MIN_RATIO, Picture, draw_case, make_picture
@@ -24,6 +26,7 @@ from stemdisp.crystal import project
 from stemdisp.errors import DataError
 from stemdisp.interface import Interface, find_interface
 from stemdisp.lattice import Lattice, find_lattice
+from stemdisp.simulate import simulate_stack
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "sweep.md"
 # Single columns may sit next to a defect; a wrong assignment moves nearly all of them.
@@ -199,6 +202,24 @@ def summary(verdicts: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
+def times(sizes: tuple[int, ...] = (1024, 4096), runs: int = 3) -> str:
+    """Give the time of lattice and interface on large images, by one thread."""
+    rows = []
+    projection = project("KTaO3", (1, -1, 0), displaced="K")
+    for size in sizes:
+        image = simulate_stack(n_frames=1, size=size, seed=3)[0].inav[0].data
+        seconds = []
+        for _ in range(runs):
+            start = time.process_time()
+            lattice = find_lattice(image, projection)
+            middle = time.process_time()
+            find_interface(image, lattice, projection=projection)
+            seconds.append((middle - start, time.process_time() - middle))
+        lattice_s, interface_s = np.median(seconds, axis=0)
+        rows.append((f"{size} x {size}", f"{lattice_s:.2f}", f"{interface_s:.2f}"))
+    return table(("image", "find_lattice, s", "find_interface, s"), rows)
+
+
 @click.command()
 @click.option("--images", default=600, show_default=True, type=click.IntRange(min=1))
 @click.option("--first", default=0, show_default=True, help="Seed of the first image.")
@@ -207,6 +228,8 @@ def summary(verdicts: pd.DataFrame) -> str:
 def main(images: int, first: int, workers: int, write: bool) -> None:
     """Judge random images and print the tables."""
     text = summary(run(range(first, first + images), workers))
+    with threadpool_limits(1):
+        text += f"\nProcessor time of one thread, median of three runs:\n\n{times()}"
     click.echo(text)
     if write:
         arguments = f"--images {images}" + (f" --first {first}" if first else "")

@@ -124,6 +124,8 @@ def test_unknown_names_are_refused_with_the_nearest(tables, message):
         ("interface", "present", "no"),
         ("interface", "present", 1),
         ("interface", "plane", [0, 0, 0]),
+        ("interface", "at", "middle"),
+        ("interface", "at", [[1.0, 2.0, 3.0]]),
         ("interface", "film", "top"),
         ("refine", "noise", "pink"),
         ("analysis", "bulk_from", 1),

@@ -26,7 +26,9 @@ from stemdisp.errors import DataError
 from stemdisp.find import find_columns
 from stemdisp.interface import find_interface
 from stemdisp.lattice import find_lattice
+from stemdisp.pipeline import run
 from stemdisp.simulate import Scan, Specimen, build_columns, idpc_noise, render
+from stemdisp.tables import Quality
 
 REPEATS = 8
 SIZE = 320
@@ -441,19 +443,47 @@ def misnumbered(image, pixel, truth):
     return wrong, total
 
 
-@pytest.mark.parametrize("name", ["10nm", "10nm_KO", "15nm"])
+@pytest.mark.parametrize("name", ["10nm", "10nm_KO", "15nm", "30nm"])
 def test_multislice_planes_are_numbered_right(name):
     wrong, total = misnumbered(*multislice(name))
     assert total > 200
     assert wrong == 0
 
 
-def test_a_specimen_too_thick_is_right_or_refused():
+def test_a_specimen_too_thick_says_so_and_gives_no_occupancy():
     # 30 nm: pure oxygen is no peak, Ta is weak, K-O is the bright column.
-    image, pixel, truth = multislice("30nm")
-    try:
-        wrong, _ = misnumbered(image, pixel, truth)
-    except DataError as error:
-        assert "cannot tell which column is which" in str(error)
-    else:
-        assert wrong == 0
+    from hyperspy.signals import Signal2D
+
+    image, pixel, _ = multislice("30nm")
+    assert find_lattice(image, kto()).odd_contrast
+    assert not find_lattice(multislice("15nm")[0], kto()).odd_contrast
+    signal = Signal2D(image)
+    for axis in signal.axes_manager.signal_axes:
+        axis.scale, axis.units = pixel, "Å"
+    result = run(signal, settings={"analysis": {"bulk_from": 8}})
+    assert "odd-contrast" in [w["code"] for w in result.summary["warnings"]]
+    assert result.columns["occupancy"].isna().all()
+    assert result.planes["occupancy"].isna().all()
+    assert np.isnan(result.depths.vacancy.N)
+    assert result.planes["delta_A"].notna().sum() > 5
+
+
+def test_a_run_tells_of_steps_and_of_what_the_user_stated():
+    from hyperspy.signals import Signal2D
+
+    image, truth = stepped(2)
+    signal = Signal2D(image)
+    for axis in signal.axes_manager.signal_axes:
+        axis.scale, axis.units = PIXEL_A, "Å"
+    result = run(signal)
+    assert "steps" in [w["code"] for w in result.summary["warnings"]]
+    assert abs(result.summary["interface"]["steps"][0]["planes"]) == 2
+    near = result.columns["quality"] & int(Quality.NEAR_FILM) > 0
+    own = truth[(truth["species"] == "Ta") & (truth["N"] == 5)]
+    at = [list(map(float, positions(own)[3]))]
+    moved = run(signal, settings={"interface": {"at": at}})
+    assert moved.summary["interface"]["stated"]
+    assert "interface-outside" in [w["code"] for w in moved.summary["warnings"]]
+    # columns beside the step touch the film as well as those of N = 1
+    assert (result.columns.loc[near, "N"] > 1).any()
+    assert (result.columns.loc[result.columns["N"] == 1, "quality"] & 2 > 0).all()
