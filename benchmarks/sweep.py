@@ -59,11 +59,12 @@ def judge(seed: int) -> Verdict:
     """Draw one image, analyse it, compare."""
     picture = make_picture(draw_case(seed))
     case = picture.case
-    outcome, detail, margin = "right", "", np.nan
+    outcome, detail, margin, species = "right", "", np.nan, False
     projection = project(case.structure, case.view.zone_axis, displaced=case.displaced)
     try:
         lattice = find_lattice(picture.image, projection, pixel_size=case.hint)
         margin = lattice.margin
+        species = species_share(picture, projection.sites, lattice) >= MOST
         lattice, interface = find_interface(
             picture.image,
             lattice,
@@ -87,7 +88,7 @@ def judge(seed: int) -> Verdict:
         case.counts,
         picture.significance(),
         margin,
-        outcome not in ("refused", "wrong columns"),
+        species,
     )
 
 
@@ -97,15 +98,11 @@ def compare(
     """Say "right" or what is wrong, and how much of it."""
     truth = picture.truth
     ij = lattice.index(truth[["x_px", "y_px"]].to_numpy())
-    first = _share(_species_right(picture, sites, lattice, ij), truth, "N")
-    second = _share(_species_right(picture, sites, lattice, ij), truth, "other_N")
+    share = species_share(picture, sites, lattice)
+    if share < MOST:
+        return "wrong columns", f"{share:.1%} right"
     if picture.case.scene == "none":
-        share = np.mean(_species_right(picture, sites, lattice, ij)[truth["whole"]])
-        if share < MOST:
-            return "wrong columns", f"{share:.1%} right"
         return ("right", "") if interface is None else ("interface imagined", "")
-    if max(first, second) < MOST:
-        return "wrong columns", f"{first:.1%}, {second:.1%} right"
     if interface is None:
         return "interface missed", ""
     best = ""
@@ -122,9 +119,19 @@ def compare(
     return "wrong planes", best.strip()
 
 
-def _share(right: np.ndarray, truth: pd.DataFrame, name: str) -> float:
-    use = (truth["whole"] & (truth[name] >= BULK)).to_numpy()
-    return float(np.mean(right[use])) if use.any() else 0.0
+def species_share(picture: Picture, sites: tuple, lattice: Lattice) -> float:
+    """Share of the true columns whose nearest site is of their species, of one crystal.
+
+    Those that lie near the film, where they are displaced, do not count.
+    """
+    truth = picture.truth
+    ij = lattice.index(truth[["x_px", "y_px"]].to_numpy())
+    right = _species_right(picture, sites, lattice, ij)
+    whole = truth["whole"].to_numpy()
+    if picture.case.scene == "none":
+        return float(np.mean(right[whole]))
+    uses = [whole & (truth[name] >= BULK).to_numpy() for name in ("N", "other_N")]
+    return max(float(np.mean(right[use])) for use in uses if use.any())
 
 
 def _species_right(picture: Picture, sites: tuple, lattice: Lattice, ij: np.ndarray) -> np.ndarray:

@@ -95,18 +95,21 @@ def without_holes(tops: np.ndarray, width: float) -> np.ndarray:
     tops = tops.copy()
     while True:
         edges = np.concatenate([[0], np.flatnonzero(np.diff(tops)) + 1, [len(tops)]])
-        worst = None
+        holes = []
         for k in range(len(edges) - 1):
+            own = int(tops[edges[k]])
             beside = [tops[e] for e in (edges[k] - 1, edges[k + 1]) if 0 <= e < len(tops)]
             # at the border of the image one neighbour is unknown, and as much of the width
-            depth = min((abs(b - tops[edges[k]]) for b in beside), default=0)
+            depth = min((abs(b - own) for b in beside), default=0)
             wide = (edges[k + 1] - edges[k]) * width * (3 - len(beside))
-            if depth > wide / 4 and (worst is None or wide < worst[0]):
-                nearest = min(beside, key=lambda b: abs(b - tops[edges[k]]))
-                worst = (wide, k, nearest)
-        if worst is None:
+            if depth > wide / 4:
+                level = min(beside, key=lambda b, own=own: abs(b - own))
+                holes.append((len(beside), depth / wide, k, level))
+        if not holes:
             return tops
-        tops[edges[worst[1]] : edges[worst[1] + 1]] = worst[2]
+        # what has neighbours on both sides first, and of those the most like a hole
+        *_, k, level = max(holes, key=lambda h: h[:2])
+        tops[edges[k] : edges[k + 1]] = level
 
 
 def terraces(tops: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -132,7 +132,8 @@ def lattice_notes(lattice: Lattice) -> list[dict[str, str]]:
             "code": "odd-contrast",
             "message": "the columns are not as bright as in a thin specimen by any detector; "
             "it may be too thick. Their species follow from faint cores alone (lead "
-            f"{lattice.margin:.1%}): look at the overlay. Occupancy is not measurable, and is left empty",
+            f"{lattice.margin:.1%}): look at the overlay. "
+            "Occupancy is not measurable, and is left empty",
         }
     ]
 

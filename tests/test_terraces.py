@@ -52,6 +52,9 @@ def test_deep_narrow_pits_are_holes_and_wide_ones_terraces():
     np.testing.assert_array_equal(without_holes(pit, 2.0), 0)
     wide = np.array([0] * 10 + [-2] * 8 + [0] * 10)
     np.testing.assert_array_equal(without_holes(wide, 2.0), wide)
+    # a hole between two terraces is filled; the step beside it stays
+    both = np.array([0] * 2 + [-5] * 5 + [0] * 8 + [-2] * 8)
+    np.testing.assert_array_equal(without_holes(both, 0.7), [0] * 15 + [-2] * 8)
     # at the rim of the image it may be half of a wider one
     rim = np.array([0] * 20 + [-2] * 3)
     np.testing.assert_array_equal(without_holes(rim, 2.0), rim)
