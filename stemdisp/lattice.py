@@ -186,8 +186,9 @@ def find_lattice(
     if lattice.margin < MIN_MARGIN:
         raise DataError(
             f"cannot tell which column is which: two assignments of {projection.name} sites fit "
-            f"almost equally well (lead {lattice.margin:.1%}). In a thick specimen (30 nm) pure "
-            "oxygen is no peak any more; a thinner one, or another contrast, is needed"
+            f"almost equally well (lead {lattice.margin:.1%}). Their columns are too much alike in "
+            "this contrast, as in a thick specimen (30 nm), where pure oxygen is no peak any more; "
+            "a thinner one, another detector or another zone axis is needed"
         )
     return lattice
 

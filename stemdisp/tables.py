@@ -61,8 +61,8 @@ QUALITY_BITS: tuple[QualitySpec, ...] = (
     QualitySpec(
         Quality.NEAR_FILM,
         "next to the film",
-        "The outermost plane (N = 1): amorphous material beside it biases the fit by 1-6 pm. "
-        "Kept in averages, marked in the report.",
+        "The outermost plane (N = 1), or beside a step of the interface: amorphous material there "
+        "biases the fit by 1-6 pm. Kept in averages, marked in the report.",
     ),
     QualitySpec(
         Quality.FILM,
@@ -135,7 +135,7 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         "float64",
         "interface",
         "layer number l of the interface plane, growing towards the film; l = 0 is the first layer "
-        "under the first cage plane",
+        "under the first cage plane of the terrace",
     ),
     ColumnSpec(
         _C,
