@@ -24,6 +24,7 @@ PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see
 # the diagonal keeps every step downhill and costs no accuracy at convergence.
 DAMPING = 2e-3
 FREEZE = 1e6
+LEAST_SEEN = 1e-3  # share of a column's information that is taken to be there in any case
 # Share of the brightest kind's intensity below which a kind has no width of its own: a width
 # without intensity is anything.
 SHOWN = 0.08
@@ -283,7 +284,7 @@ class Seen:
         holes), once columns are near their places.
         """
         seen = seen_weight(problem, state, problem.weight)
-        root, basis = np.sqrt(np.maximum(seen[:, :4], 1e-3)), None
+        root, basis = np.sqrt(np.maximum(seen[:, :4], LEAST_SEEN)), None
         if problem.order == 0:
             basis = problem.under.copy()
             basis.data *= np.repeat(seen[:, 4], 16)
@@ -301,6 +302,10 @@ class Seen:
                 *problem.step,
                 pairs,
             )
+            # columns of which no pixel is seen: some information keeps the system regular
+            own = np.flatnonzero(near.indices == near.rows())
+            intensity = pairs[own, 0, 0]
+            pairs[own, 0, 0] = np.maximum(intensity, LEAST_SEEN * np.median(intensity))
         return cls(root, basis, seen[:, 5], pairs)
 
 
