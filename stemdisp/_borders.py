@@ -13,6 +13,7 @@ from stemdisp.lattice import Lattice
 
 # A film must hold so many sites at which no column is, along so many rows.
 MIN_OUTSIDE = 6
+SAME_LAYER = 0.02  # layers whose numbers differ by less are one
 MIN_ROWS = 4
 # A border between crystal and film must sort at least this share of the evidence right.
 MIN_SORTED = 0.75
@@ -51,7 +52,7 @@ class Face:
 
 
 class Border:
-    """The cage sites of one orientation, by level across and strip along the interface."""
+    """The cations of one orientation, by level across and strip along the interface."""
 
     def __init__(
         self,
@@ -62,8 +63,11 @@ class Border:
         projection: Projection,
     ) -> None:
         self.lattice, self.steps, self.likeness = lattice, steps, likeness
+        self.projection = projection
         self.normal = normal_to(lattice, steps)
+        # from left to right, or from top to bottom
         tangent = np.array([-self.normal[1], self.normal[0]])
+        tangent = tangent * (np.sign(tangent[np.argmax(np.abs(tangent))]) or 1.0)
         self.along = lattice.cell_px @ tangent
         self.spacing = 1.0 / np.hypot(*np.linalg.solve(lattice.cell_px, steps))
         # columns of one plane repeat along the interface after the vector (-lv, lu)
@@ -73,21 +77,30 @@ class Border:
         sites = likeness.sites
         self.xy, self.species = sites[["x_px", "y_px"]].to_numpy(), sites["species"].to_numpy()
         ij = lattice.index(self.xy)
-        self.layer = np.round(ij @ steps * 12) / 12
+        self.layer = np.round(ij @ steps * 240) / 240
         self.s = ij @ self.along
-        self.start = float(self.s.min()) if len(ij) else 0.0
+        self.start = _between(self.s, self.period) if len(ij) else 0.0
         self.strip = np.floor((self.s - self.start) / self.period + 1e-6).astype(int)
         self.cage = self.species == cage_species
         self.weight = np.where(self.cage, _cage_weight(likeness, cage_species), OTHERS)
         self.evidence = sites["evidence"].to_numpy() * self.weight
 
+    def turned(self, cage_species: str) -> Border:
+        """Give the same sites with layers that grow the other way."""
+        return Border(self.likeness, self.lattice, -self.steps, cage_species, self.projection)
+
+    def lead(self, face: Face) -> float:
+        """Evidence in the last plane of a border, and against it in the next: the smaller one."""
+        plane = self.planes(face.top, self.offset(face))
+        return float(min(self.evidence[plane == 0].sum(), -self.evidence[plane == 1].sum()))
+
     def search(self) -> list[Face]:
         """All borders at which crystal ends towards higher layers."""
-        if len(self.layer) == 0:
+        if not self.cage.any():
             return []
         # every site counts with the cage plane that closes it towards the film
         levels = np.unique(self.layer[self.cage])
-        where = np.searchsorted(levels, self.layer - 1e-6)
+        where = np.searchsorted(levels, self.layer - SAME_LAYER)
         levels = np.append(levels, levels[-1] + 1) if where.max() == len(levels) else levels
         runs = find_runs(np.bincount(where, self.evidence, len(levels)))
         faces = []
@@ -136,7 +149,7 @@ class Border:
 
     def planes(self, top: float, offset: np.ndarray | int) -> np.ndarray:
         """Plane of every site: 0 for those that the last one closes towards the film."""
-        return np.ceil(self.layer - top - offset - 1e-6).astype(int)
+        return np.ceil(self.layer - top - offset - SAME_LAYER).astype(int)
 
     def sorted(self, top: float) -> float:
         """Share of the evidence that a straight border after a level puts on the right side."""
@@ -160,8 +173,8 @@ class Border:
         tops = follow_border(self.strip, plane, self.evidence, span)
         tops = without_holes(tops, self.period / self.spacing)
         starts, offsets, common = terraces(tops)
-        mine = (self.layer >= levels[crystal.first] - 1e-6) & (
-            self.layer <= levels[film.last] + 1e-6
+        mine = (self.layer >= levels[crystal.first] - SAME_LAYER) & (
+            self.layer <= levels[film.last] + SAME_LAYER
         )
         outside = mine & (plane > tops[self.strip])
         inside = mine & ~outside
@@ -201,6 +214,15 @@ def _cage_weight(likeness: Likeness, cage_species: str) -> float:
     if strongest == 0.0:
         return 1.0
     return float(np.clip(2 * likeness.strength(cage_species) / strongest, LEAST_CAGE, 1.0))
+
+
+def _between(s: np.ndarray, period: float) -> float:
+    """Place before the first site, in the widest gap between sites modulo the period."""
+    places = np.sort((s - s.min()) % period)
+    places = np.append(places, places[0] + period)
+    widest = int(np.argmax(np.diff(places)))
+    middle = 0.5 * (places[widest] + places[widest + 1])
+    return float(s.min() + middle % period - period)
 
 
 def normal_to(lattice: Lattice, steps: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ ODD_CONTRAST = 0.06
 SHARP_LEAD = 0.03
 SHARP_BLUR_A = 0.15
 SHARP_WIDTHS_A = (0.28, 0.38, 0.5)
-SAME_SPOT = 2.6 / GRID
+SAME_SITE = 0.01  # of a cell: a polar displacement is more
 LOW_ORDERS = 6  # of a doubled cell: reflections up to 3 of the cell itself
 
 
@@ -93,16 +93,21 @@ class Placement:
     odd: bool = False
 
     def matches(
-        self, operation: np.ndarray, shift: np.ndarray, sign: int, projection: Projection
+        self,
+        operation: np.ndarray,
+        shift: np.ndarray,
+        sign: int,
+        projection: Projection,
+        tolerance: float = 2.6 / GRID,
     ) -> bool:
-        """Whether another way puts the same species on the same spots."""
+        """Whether another way puts the same species on the same spots, within a share of a cell."""
         if self.sign != sign:
             return False
         for species in projection.species:
             sites = np.array([(s.u, s.v) for s in projection.sites_of(species)])
             here, there = sites @ self.operation + self.shift, sites @ operation + shift
             off = (here[:, None] - there[None] + 0.5) % 1.0 - 0.5
-            if np.any(np.min(np.max(np.abs(off), axis=2), axis=1) > SAME_SPOT):
+            if np.any(np.min(np.max(np.abs(off), axis=2), axis=1) > tolerance):
                 return False
         return True
 
@@ -224,7 +229,7 @@ def near_operations(projection: Projection) -> list[tuple[np.ndarray, np.ndarray
             continue
         for site in projection.sites:
             shift = np.array([site.u, site.v])
-            if same.matches(operation, shift, 1, projection):
+            if same.matches(operation, shift, 1, projection, SAME_SITE):
                 found.append((operation, shift))
     return found
 

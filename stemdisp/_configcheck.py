@@ -46,10 +46,10 @@ def check_indices(name: str, value: Indices) -> None:
 def check_points(name: str, value: tuple[tuple[float, float], ...]) -> None:
     """Refuse anything but one finite point, or two different ones."""
     good = len(value) in (1, 2) and all(math.isfinite(x) for point in value for x in point)
-    if not good or (len(value) == 2 and value[0] == value[1]):
+    if not good or (len(value) == 2 and math.dist(value[0], value[1]) < 1):
         raise ValueError(
             f'{name} = {toml_value(value)} is not allowed; give "auto", one point [[x, y]], or two '
-            "different ones [[x, y], [x, y]]"
+            "that are 1 px or more apart [[x, y], [x, y]]"
         )
 
 

@@ -71,7 +71,20 @@ def _plateaus(data: np.ndarray, missing: np.ndarray) -> np.ndarray:
         for k in range(1, 4):
             out[2:-2, 2:-2] &= row[k : k - 4] & below[k : k - 3 or None]
         out[2:-2, 2:-2] &= row[4:]
-    return out & ~missing
+    out &= ~missing
+    return out & ~_few_counts(data, missing) if out.any() else out
+
+
+def _few_counts(data: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Pixels of the lowest value of whole counts, which are alike by chance where counts are few.
+
+    But for whole rows and columns: those are dead.
+    """
+    known = data[~missing]
+    if np.any(known != np.rint(known)):
+        return np.zeros(data.shape, dtype=bool)
+    lowest = data == known.min()
+    return lowest & ~lowest.all(axis=1, keepdims=True) & ~lowest.all(axis=0, keepdims=True)
 
 
 def saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray | None:

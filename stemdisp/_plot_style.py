@@ -215,10 +215,12 @@ def scale_bar(ax: Axes) -> None:
     )
 
 
-def planes_along_normal(result: Any, edge: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def planes_along_normal(
+    result: Any, edge: tuple[int, float] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (N, distance in nm along the inward normal) of the planes of displaced columns.
 
-    With `edge` (0: right, 1: bottom) those of the terrace that meets that edge of the image.
+    With `edge` (0, x) or (1, y) in nm those under the terrace nearest to that edge.
     """
     columns = table(result, "columns")
     keep = (columns["species"] == displaced_species(result)) & columns["N"].notna()
@@ -226,7 +228,8 @@ def planes_along_normal(result: Any, edge: int | None = None) -> tuple[np.ndarra
     frame = columns[keep]
     if edge is not None and len(frame):
         terrace = result.interface.terrace(frame[["i", "j"]].to_numpy(dtype=float))
-        frame = frame[terrace == terrace[np.argmax(frame[["x_px", "y_px"][edge]].to_numpy())]]
+        away = np.abs(columns_nm(result, frame)[:, edge[0]] - edge[1])
+        frame = frame[terrace == terrace[np.argmin(away)]]
     along = columns_nm(result, frame) @ -np.asarray(result.interface.normal, dtype=float)
     mean = pd.Series(along).groupby(frame["N"].to_numpy(dtype=int)).mean()
     return mean.index.to_numpy(dtype=int), mean.to_numpy(dtype=float)
@@ -236,10 +239,10 @@ def label_planes(ax: Axes, result: Any, *, zoomed: bool = False) -> None:
     """Put ticks and numbers N on the edge of an image, where each plane meets the edge."""
     normal = np.asarray(result.interface.normal, dtype=float)
     vertical = abs(normal[1]) >= abs(normal[0])
-    numbers, along = planes_along_normal(result, 0 if vertical else 1)
+    edge = max(ax.get_xlim()) if vertical else max(ax.get_ylim())
+    numbers, along = planes_along_normal(result, (0 if vertical else 1, edge))
     last = numbers.max(initial=1)
     every = 1 if zoomed else 5 * int(2 ** max(0, np.ceil(np.log2(last / 50))))
-    edge = max(ax.get_xlim()) if vertical else max(ax.get_ylim())
     free, fixed = (1, 0) if vertical else (0, 1)
     at = (-along - normal[fixed] * edge) / normal[free]
     low, high = sorted(ax.get_ylim() if vertical else ax.get_xlim())

@@ -108,7 +108,9 @@ class Likeness:
             abs(np.linalg.det(lattice.cell_px)) / abs(np.linalg.det(projection.cell_matrix()))
         )
         radius = PATCH_A * scale
-        measured = np.where(unmeasured(data), np.nan, data).astype(np.float32)
+        measured = np.where(unmeasured(data), np.nan, data)
+        # single precision would lose the columns on a large offset
+        measured = (measured - np.nanmean(data[np.isfinite(data)])).astype(np.float32)
         self._image = ndimage.gaussian_filter(measured, 0.15 * scale)
         line = np.arange(-5, 6) * max(radius / 5, 0.5)
         gx, gy = np.meshgrid(line, line)

@@ -14,13 +14,14 @@ import numpy as np
 from stemdisp._cell import place_sites
 from stemdisp.crystal import Projection
 from stemdisp.interface import Interface
-from stemdisp.lattice import Lattice, fold_image
+from stemdisp.lattice import MIN_MARGIN, Lattice, fold_image
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
 # Where so many of the other cations are seen beyond plane 1, the crystal may end one plane later.
 MANY_BEYOND = 0.35
+HALF = 0.5
 CLEAR = 0.5  # mean evidence from which a plane surely is there (or, negative, is not)
 
 
@@ -51,14 +52,15 @@ def check_assignment(
     data = np.asarray(getattr(image, "data", image), dtype=np.float64)
     cell = fold_image(data, lattice)
     best, margin = place_sites(cell, projection, lattice.known_cell(projection))
-    if best.matches(np.eye(2), np.zeros(2), lattice.sign, projection):
+    # the present assignment is not better than the runner-up, so the margin is over it too
+    if best.matches(np.eye(2), np.zeros(2), lattice.sign, projection) or margin < MIN_MARGIN:
         return []
     what = "bright columns" if lattice.sign > 0 else "dark columns"
     return [
         {
             "code": "assignment",
             "message": f"the columns of {projection.name} are not where this lattice has them "
-            f"({what}): another assignment of species to sites fits better by "
+            f"({what}): another assignment of species to sites fits better by at least "
             f"{margin:.1%} of the mean cell's variance. Species may be swapped, or the origin off "
             "by a site: find the lattice again with find_lattice",
         }
@@ -78,11 +80,20 @@ def interface_doubts(interface: Interface, cage: str, others: str) -> list[dict[
     Returns
     -------
     list of dict
-        Doubts with code ``interface-inside`` (plane N = 1 is not seen), ``interface-outside``
-        (crystal goes on beyond it) or ``interface-termination`` (other cations go on).
+        Doubts with code ``interface-side`` (crystal and film are exchanged), ``interface-inside``
+        (plane N = 1 is not seen), ``interface-outside`` (crystal goes on beyond it) or
+        ``interface-termination`` (other cations go on).
     """
     where = "the stated interface" if interface.stated else "the interface"
     out = []
+    if interface.sorted_share < HALF:
+        out.append(
+            {
+                "code": "interface-side",
+                "message": f"{where}: what it takes for film looks more like crystal, and the "
+                "crystal more like film. Check [interface] at and film",
+            }
+        )
     if interface.first_plane < -CLEAR:
         out.append(
             {

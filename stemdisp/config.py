@@ -179,6 +179,11 @@ class InterfaceConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """Check the values."""
         if not isinstance(self.at, str):
             check_points("at", self.at)
+            if self.present is False:
+                raise ValueError(
+                    "at states an interface, but present = false says that there is none; "
+                    "leave out one of them"
+                )
         check_indices("plane", self.plane)
         check_indices("count_along", self.count_along)
 

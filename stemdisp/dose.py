@@ -138,6 +138,8 @@ def _measure(
     bulk = {"bulk_from": config.analysis.bulk_from}
     planes = average_planes(fitted, displaced=config.crystal.displaced, **bulk).set_index("N")
     out = [float(planes["delta_A"].get(1, np.nan)), float(planes["delta_err_A"].get(1, np.nan))]
+    if lattice.odd_contrast:  # oxygen is no peak: its occupancy is not measurable
+        return out[0], out[1], np.nan, np.nan
     full = (config.crystal.cage.split("/")[0],)
     anions = average_occupancy(measure_occupancy(fitted, trend_species=full, **bulk), **bulk)
     first = anions[(anions["N"] <= FIRST_PLANES) & anions["occupancy"].notna()]

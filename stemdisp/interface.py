@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stemdisp._borders import MIN_ROWS, Border, Face, normal_to
+from stemdisp._borders import MIN_OUTSIDE, MIN_ROWS, SAME_LAYER, Border, Face, normal_to
 from stemdisp._cell import near_operations
 from stemdisp._sites import Likeness
 from stemdisp.crystal import Projection
@@ -25,6 +25,7 @@ Point = tuple[float, float]
 
 # The last plane and the next one must say so: sum of the evidence of their sites.
 MIN_LEAD = 5.0
+MOST_UNJUDGED = 0.5
 PARALLEL = 0.98  # cosine of the angle between faces of one kind
 MAX_TILT_DEG = 15.0
 ABOVE_LINE = 0.15  # planes by which a last plane may lie beyond the line that the user drew
@@ -116,8 +117,13 @@ class Interface:
         return level - self.top_layer - offset + 0.5
 
     def plane(self, ij: np.ndarray, *, aside: float = 0.0) -> np.ndarray:
-        """Plane number N = 1 - floor(l) of lattice indices (n, 2); `aside` as in `layer`."""
-        return (1 - np.floor(self.layer(ij, aside=aside) + 1e-6)).astype(np.int64)
+        """Plane number N of lattice indices (n, 2); `aside` as in `layer`.
+
+        N = 1 - ceil(l - 1/2): that of the cage plane which closes the site towards the film. Where
+        sites lie half-way between cage planes, as in perovskites, that is 1 - floor(l).
+        """
+        beyond = self.layer(ij, aside=aside) - 0.5
+        return (1 - np.ceil(beyond - SAME_LAYER)).astype(np.int64)
 
     def height(self, ij: np.ndarray) -> np.ndarray:
         """Distance in px from the crystal's outermost cage planes towards the film.
@@ -223,6 +229,11 @@ def find_interface(
     # missing
     cations = [s.species for s in projection.sites if not s.is_anion]
     likeness = Likeness(data, lattice, projection, (cage_species, *cations))
+    if not (likeness.sites["species"] == cage_species).any():
+        raise DataError(
+            f"no column of {cage_species} lies wholly inside the image; it is too small to tell "
+            "where the crystal ends. Set present = false"
+        )
     trials = []
     for turned in _orientations(lattice, projection, steps):
         normal = normal_to(turned, steps)
@@ -230,7 +241,7 @@ def find_interface(
             continue
         trials.append(Border(likeness, turned, steps, cage_species, projection))
     if not isinstance(at, str):
-        return _as_stated(trials, _points(at), plane, film)
+        return _as_stated(trials, _points(at, data.shape), plane, film)
     found = [(border, face) for border in trials for face in border.search()]
     where = "" if film == "auto" else f" with the film {film}"
     remedy = (
@@ -238,6 +249,7 @@ def find_interface(
         "for a crystal alone"
     )
     if not found:
+        _say_why_not(likeness, cage_species, trials if film == "auto" else [], plane)
         if present is True or film != "auto":
             raise DataError(
                 f"no interface parallel to {list(plane)}{where} is seen in the image. {remedy}"
@@ -271,12 +283,44 @@ def _orientations(lattice: Lattice, projection: Projection, steps: np.ndarray) -
     return out
 
 
-def _points(at: tuple[Point, ...]) -> np.ndarray:
+def _say_why_not(
+    likeness: Likeness, cage_species: str, trials: list[Border], plane: tuple[int, int, int]
+) -> None:
+    """Raise where an interface may be there that could not be judged, or faces the other way."""
+    cage = likeness.sites[likeness.sites["species"] == cage_species]
+    if (cage["evidence"] == 0).mean() > MOST_UNJUDGED:
+        raise DataError(
+            f"most columns of {cage_species} lie under missing, saturated or dead pixels, so it "
+            "cannot be told whether there is an interface. State it with [interface] at, or set "
+            "present = false"
+        )
+    faces = [trial.normal for trial in trials]
+    for trial in trials:
+        if min(np.dot(trial.normal, other) for other in faces) < -PARALLEL:
+            continue
+        # a polar crystal has faces that no symmetry exchanges
+        other = trial.turned(cage_species)
+        if any(other.lead(face) >= MIN_LEAD for face in other.search()):
+            back = [-k for k in plane]
+            raise DataError(
+                f"an interface is seen on the other face of the crystal: set [interface] plane = "
+                f"{back} instead of {list(plane)}"
+            )
+
+
+def _points(at: tuple[Point, ...], shape: tuple[int, int]) -> np.ndarray:
     points = np.asarray(at, dtype=float)
     if points.shape not in ((1, 2), (2, 2)) or not np.isfinite(points).all():
         raise ValueError(f"at = {at!r} must be one point (x, y) or two, in px")
     if len(points) == 2 and np.hypot(*(points[1] - points[0])) < 1:
         raise ValueError(f"at = {at!r}: the two points are the same; give two ends of the line")
+    low, high = np.array([-0.5, -0.5]), np.array([shape[1] - 0.5, shape[0] - 0.5])
+    along = np.linspace(points[0], points[-1], 200)
+    if not np.any(np.all((along >= low) & (along <= high), axis=1)):
+        raise DataError(
+            f"the interface stated with [interface] at = {points.tolist()} lies outside the image "
+            f"of {shape[1]} x {shape[0]} px; give pixels, x to the right and y down"
+        )
     return points
 
 
@@ -331,7 +375,7 @@ def _with_evidence(border: Border, face: Interface) -> Interface:
     """Add what the image says about the planes on either side of the border."""
     terrace = np.searchsorted(face.breaks_px, border.s)
     plane = border.planes(face.top_layer, face.offsets[terrace])
-    measured = border.evidence != 0
+    measured, plain = border.evidence != 0, border.evidence / border.weight
     last, beyond = (measured & (plane == number) for number in (0, 1))
     others = [
         (border.evidence[beyond & ~border.cage & (terrace == k)] > 0).astype(float)
@@ -340,8 +384,8 @@ def _with_evidence(border: Border, face: Interface) -> Interface:
     return replace(
         face,
         lead=float(min(border.evidence[last].sum(), -border.evidence[beyond].sum())),
-        first_plane=_mean(border.evidence[last & border.cage]),
-        next_plane=_mean(border.evidence[beyond & border.cage]),
+        first_plane=_mean(plain[last & border.cage]),
+        next_plane=_mean(plain[beyond & border.cage]),
         others_beyond=max((_mean(o) for o in others if len(o) >= MIN_ROWS), default=np.nan),
     )
 
@@ -360,6 +404,11 @@ def _stated(border: Border, points: np.ndarray) -> Interface:
                 "its points and [interface] film"
             )
         top = below[-1]
+    if np.count_nonzero(border.layer[border.cage] <= top + SAME_LAYER) < MIN_OUTSIDE:
+        raise DataError(
+            "the interface stated with [interface] at leaves hardly any crystal below it; check "
+            "its points and [interface] film"
+        )
     face = replace(_flat(border, float(top)), sorted_share=border.sorted(top), stated=True)
     return _with_evidence(border, face)
 

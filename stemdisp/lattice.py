@@ -23,6 +23,7 @@ MIN_EXPLAINED_PEAKS = 0.55
 MIN_FOUND = 0.5
 MAX_HALFWAY = 0.07
 MIN_CELL_EXPLAINED = 0.6
+MIN_SIZE = 32
 MIN_MARGIN = 0.012
 
 
@@ -154,6 +155,11 @@ def find_lattice(
     data = np.asarray(getattr(image, "data", image), dtype=np.float64)
     if data.ndim != 2:
         raise ValueError(f"image has {data.ndim} dimensions; pass one 2-D image")
+    if min(data.shape) < MIN_SIZE:
+        raise DataError(
+            f"the image has {data.shape[1]} x {data.shape[0]} px; {MIN_SIZE} along each side are "
+            "the least in which a lattice can be found"
+        )
     flat = flatten(data)
     peaks = find_peaks(flat)
     if len(peaks.freq) < 3:

@@ -143,7 +143,8 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         "",
         "Int64",
         "interface",
-        "plane number from the interface, 1 - floor(l); empty without an interface",
+        "plane number from the interface, 1 - ceil(l - 1/2): that of the cage plane which closes "
+        "the site towards the film; empty without an interface",
     ),
     ColumnSpec(
         _C,

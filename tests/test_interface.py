@@ -321,6 +321,42 @@ def test_a_point_or_a_line_of_the_user_overrides():
     np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"] - 1)
 
 
+@pytest.mark.parametrize("at", [((150.0, 5000.0),), ((0.0, 3000.0), (320.0, 3028.0))])
+def test_an_interface_stated_outside_the_image_is_refused(at):
+    image, _ = simulated(rotation_deg=5.0)
+    with pytest.raises(DataError, match="outside the image"):
+        analyse(image, at=at)
+
+
+@pytest.mark.parametrize("background", [0.0, 0.1])
+def test_vacuum_of_few_counts_is_no_dead_detector(background):
+    _, truth = ideal(rotation_deg=5.0, film_A=12.0)
+    own = truth[["x_px", "y_px", "intensity"]].assign(s=truth["sigma_A"] / PIXEL_A)
+    clean = render(own.to_numpy(float), np.zeros((SIZE, 2)), SIZE)
+    counts = np.random.default_rng(0).poisson(background + 10 * clean / clean.max()).astype(float)
+    lattice, interface = analyse(counts)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+
+
+def test_a_large_offset_changes_nothing():
+    image, truth = simulated(rotation_deg=5.0)
+    lattice, interface = analyse(image / image.std() + 1e8)
+    np.testing.assert_array_equal(plane_numbers(lattice, interface, truth), truth["N"])
+
+
+def test_steps_are_told_from_left_to_right_on_every_side():
+    for times in range(4):
+        image, truth = quarter_turns(*stepped(2), times)
+        lattice, interface = analyse(image)
+        line = interface.step_positions(lattice)
+        assert len(line) == 1
+        first = truth[(truth["species"] == "Ta") & (truth["N"] == 1)]
+        axis = "x_px" if interface.side in ("up", "down") else "y_px"
+        # the higher terrace is where plane 1 of the unstepped crystal is
+        higher_first = first[axis].mean() < SIZE / 2
+        assert np.diff(interface.offsets)[0] == (-2 if higher_first else 2)
+
+
 def test_a_line_askew_or_no_points_are_refused():
     image, _ = simulated(rotation_deg=5.0)
     with pytest.raises(DataError, match="does not run along"):

@@ -7,6 +7,7 @@ from test_crystal import HEXAGONAL_ZNO, WURTZITE, number, write_cif
 from stemdisp.check import check_assignment
 from stemdisp.crystal import project
 from stemdisp.errors import DataError
+from stemdisp.interface import find_interface
 from stemdisp.lattice import find_lattice
 from stemdisp.simulate import render
 
@@ -90,6 +91,85 @@ def test_half_a_turn_of_a_polar_crystal_is_caught(tmp_path):
         wrong = turned.reindexed(np.eye(2), -np.array(shift))
         assert share_right(wrong, view, columns) < 0.6
         assert [d["code"] for d in check_assignment(-image, wrong, view)] == ["assignment"]
+
+
+P4MM = ["_symmetry_space_group_name_H-M 'P 4 m m'"]
+POLAR = {
+    # far enough off-centre that polarity is seen, and layers do not lie half-way
+    "PbVO3": (
+        (3.804, 3.804, 4.677, 90, 90, 90),
+        P4MM,
+        [
+            ("Pb", "Pb", (0, 0, 0), 1),
+            ("V", "V", (0.5, 0.5, 0.567), 1),
+            ("O1", "O", (0.5, 0.5, 0.21), 1),
+            ("O2", "O", (0.5, 0, 0.69), 1),
+        ],
+    ),
+    "BaTiO3": (
+        (3.99, 3.99, 4.04, 90, 90, 90),
+        P4MM,
+        [
+            ("Ba", "Ba", (0, 0, 0), 1),
+            ("Ti", "Ti", (0.5, 0.5, 0.5224), 1),
+            ("O1", "O", (0.5, 0.5, -0.024), 1),
+            ("O2", "O", (0.5, 0, 0.489), 1),
+        ],
+    ),
+}
+
+
+def polar_view(name, tmp_path):
+    return project(write_cif(tmp_path / "polar.cif", *POLAR[name]), (1, -1, 0))
+
+
+@pytest.mark.parametrize("turn_deg", [10.0, 190.0])
+def test_polarity_is_kept(turn_deg, tmp_path):
+    view = polar_view("BaTiO3", tmp_path)
+    image, columns = picture(view, "haadf", turn_deg=turn_deg, noise=0.002)
+    lattice = find_lattice(image, view)
+    ti = view.sites_of("Ti")[0]
+    xy = np.array([c[1:] for c in columns if c[0] == "Ti"])
+    ij = lattice.index(xy) - [ti.u, ti.v]
+    off = (ij - np.rint(ij)) @ lattice.cell_px * PIXEL_A
+    # the other polarity puts Ti 0.18 A off
+    assert np.hypot(*off.mean(axis=0)) < 0.06
+
+
+@pytest.mark.parametrize("turn_deg", [10.0, 190.0])
+def test_planes_of_a_polar_crystal(turn_deg, tmp_path):
+    view = polar_view("PbVO3", tmp_path)
+    image, columns = picture(view, "idpc", turn_deg=turn_deg, noise=0.01)
+    rng = np.random.default_rng(1)
+    lattice = find_lattice(image, view)
+    # the crystal ends above the V plane nearest to the middle of the image
+    level = lattice.index(np.array([c[1:] for c in columns]))[:, 1]
+    kind = np.array([c[0] for c in columns])
+    up = -1.0 if lattice.v_px[1] > 0 else 1.0
+    v = np.unique(np.round((up * level)[kind == "V"], 2))
+    top = v[np.argmin(np.abs(v - np.median(v)))]
+    keep = up * level <= top + 0.02
+    xy = np.array([c[1:] for c in columns])
+    volume = np.array([view.sites_of(k)[0].contrast["idpc"] for k in kind]) * 110
+    blobs = np.column_stack([xy, volume, np.full(len(xy), 4.2)])[keep]
+    cut = render(blobs, np.zeros((400, 2)), 400) + rng.normal(0, 0.01, (400, 400))
+    lattice = find_lattice(cut, view)
+    faces = []
+    for plane in ((0, 0, 1), (0, 0, -1)):
+        try:
+            faces.append(
+                find_interface(cut, lattice, projection=view, plane=plane, cage_species="V")
+            )
+        except DataError as error:
+            assert "other face" in str(error)
+    assert len(faces) == 1
+    lattice, interface = faces[0]
+    ij = lattice.index(xy)
+    site = np.array([(view.sites_of(k)[0].u, view.sites_of(k)[0].v) for k in kind])
+    number = interface.plane(np.rint(ij - site) + site)
+    cations = kind != "O"
+    assert number[keep & cations].min() == 1
+    assert number[~keep & cations].max() <= 0
 
 
 def test_neighbours_in_the_periodic_table_are_not_told_apart(tmp_path):
