@@ -235,7 +235,6 @@ def _lay_out(case: Case, rng: np.random.Generator) -> tuple[pd.DataFrame, np.nda
                     "x": xy[:, 0],
                     "y": xy[:, 1],
                     "layer": ij @ np.array([lu, lv]),
-                    "row": np.arange(len(xy)),
                 }
             )
         )

@@ -24,6 +24,7 @@ ODD_CONTRAST = 0.06
 SHARP_LEAD = 0.03
 SHARP_BLUR_A = 0.15
 SHARP_WIDTHS_A = (0.28, 0.38, 0.5)
+SAME_SPOT = 2.6 / GRID  # of a cell: a little more than a step of the search
 SAME_SITE = 0.01  # of a cell: a polar displacement is more
 LOW_ORDERS = 6  # of a doubled cell: reflections up to 3 of the cell itself
 
@@ -98,7 +99,7 @@ class Placement:
         shift: np.ndarray,
         sign: int,
         projection: Projection,
-        tolerance: float = 2.6 / GRID,
+        tolerance: float = SAME_SPOT,
     ) -> bool:
         """Whether another way puts the same species on the same spots, within a share of a cell."""
         if self.sign != sign:

@@ -25,7 +25,9 @@ Point = tuple[float, float]
 
 # The last plane and the next one must say so: sum of the evidence of their sites.
 MIN_LEAD = 5.0
+# Share of unmeasured cage columns from which "no interface" means nothing, if there are so many.
 MOST_UNJUDGED = 0.5
+LEAST_SITES = 16
 PARALLEL = 0.98  # cosine of the angle between faces of one kind
 MAX_TILT_DEG = 15.0
 ABOVE_LINE = 0.15  # planes by which a last plane may lie beyond the line that the user drew
@@ -288,7 +290,7 @@ def _say_why_not(
 ) -> None:
     """Raise where an interface may be there that could not be judged, or faces the other way."""
     cage = likeness.sites[likeness.sites["species"] == cage_species]
-    if (cage["evidence"] == 0).mean() > MOST_UNJUDGED:
+    if len(cage) >= LEAST_SITES and (cage["evidence"] == 0).mean() > MOST_UNJUDGED:
         raise DataError(
             f"most columns of {cage_species} lie under missing, saturated or dead pixels, so it "
             "cannot be told whether there is an interface. State it with [interface] at, or set "
@@ -397,13 +399,7 @@ def _stated(border: Border, points: np.ndarray) -> Interface:
     if len(points) == 1:
         top = levels[np.argmin(np.abs(levels - level[0]))]
     else:
-        below = levels[levels <= level.mean() + ABOVE_LINE]
-        if len(below) == 0:
-            raise DataError(
-                "the interface stated with [interface] at leaves no crystal below it; check "
-                "its points and [interface] film"
-            )
-        top = below[-1]
+        top = max(levels[levels <= level.mean() + ABOVE_LINE], default=-np.inf)
     if np.count_nonzero(border.layer[border.cage] <= top + SAME_LAYER) < MIN_OUTSIDE:
         raise DataError(
             "the interface stated with [interface] at leaves hardly any crystal below it; check "
