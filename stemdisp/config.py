@@ -217,6 +217,14 @@ class AnalysisConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         int,
         _key("integer, 0 or more", "Seed of the random numbers (bootstrap, permutations).", ge=0),
     ] = 0
+    dose_series: Annotated[
+        bool,
+        _key(
+            "true or false",
+            "Whether every frame of a stack is measured by itself too. false saves time; "
+            "frames.csv then holds shifts and doses only.",
+        ),
+    ] = True
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

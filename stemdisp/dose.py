@@ -59,14 +59,14 @@ def measure_frames(
     -------
     DataFrame
         One row per frame, the columns of the registry: shift, dose, use and correlation; delta of
-        plane 1 and the mean occupancy of planes 1 to 3 with errors, NaN for frames left out and
-        where there is no interface.
+        plane 1 and the mean occupancy of planes 1 to 3 with errors, NaN for frames left out,
+        where there is no interface, and without ``[analysis] dose_series``.
     """
     n = len(registration.used)
     dose = dose_of(stack, n)
     names = ("delta1_A", "delta1_err_A", "occupancy1", "occupancy1_err")
     values = np.full((n, 4), np.nan)
-    if not columns["N"].isna().all():
+    if config.analysis.dose_series and not columns["N"].isna().all():
         mask = columns.attrs["fit"].mask
         psd = registration.noise_psd
         options = {

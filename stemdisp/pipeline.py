@@ -44,6 +44,7 @@ from stemdisp.sublattice import measure_displacements
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
+FAINT = 6.0  # standard errors of the intensity below which a fitted place is not to be kept
 STAGES = (
     "load",
     "register",
@@ -303,14 +304,27 @@ def _refine(
     film = seeds[:0]
     if interface is not None:
         film = find_film(columns.attrs["fit"].residual, scene.lattice, interface, scale)
-    known = {a: columns[a].fillna(seeds[a]) for a in ("x_px", "y_px")}
-    known |= {a: columns[a] for a in ("intensity", "sigma_A")}
-    both = pd.concat([seeds.assign(**known), film], ignore_index=True)
+    both = pd.concat([_restarted(seeds, columns, scene.lattice), film], ignore_index=True)
     both = refine_columns(bright, both, **(options | {"pixel_size": scene.size}))
     film = both[both["species"] == NUISANCE]
     columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
     columns.attrs["fit"] = both.attrs["fit"]
     return scene, _in_input_axes(columns, scene), film
+
+
+def _restarted(seeds: pd.DataFrame, columns: pd.DataFrame, lattice: Lattice) -> pd.DataFrame:
+    """Start the second fit where the first one ended; columns that it hardly saw, on their sites.
+
+    A faint column is held where it starts, and the first fit may have left it on noise.
+    """
+    site = lattice.position(seeds[["i", "j"]].to_numpy(dtype=float))
+    faint = ~(columns["intensity"] > FAINT * columns["intensity_err"]).to_numpy()
+    faint |= columns["x_px"].isna().to_numpy()
+    known = {
+        name: np.where(faint, site[:, axis], columns[name])
+        for axis, name in enumerate(("x_px", "y_px"))
+    }
+    return seeds.assign(**known, intensity=columns["intensity"], sigma_A=columns["sigma_A"])
 
 
 def _second_look(bright: np.ndarray, scene: Scene) -> list[dict[str, str]]:

@@ -8,9 +8,11 @@ noise on the two components of the DPC vector, and integrated with the image, wh
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
+import numba
 import numpy as np
 import pandas as pd
 from scipy import fft
@@ -35,6 +37,8 @@ class Specimen:
     ----------
     delta0_A, xi_planes : float
         K displacement along u: ``delta0_A * exp(-(N - 1) / xi_planes)``.
+    last_displaced : int
+        Deeper planes are not displaced at all; 0 for a decay without end.
     occupancy : tuple of float
         Oxygen occupancy of the pure O columns of planes 1, 2, ...; 1 below.
     offset_A : (float, float)
@@ -53,6 +57,7 @@ class Specimen:
     displaced: str = "K"
     delta0_A: float = 0.54
     xi_planes: float = 2.0
+    last_displaced: int = 0
     occupancy: tuple[float, ...] = (0.45, 0.50, 0.58, 0.66, 0.75, 0.85)
     offset_A: tuple[float, float] = (0.015, -0.02)
     disorder_A: float = 0.015
@@ -242,6 +247,8 @@ def _displace(table: pd.DataFrame, specimen: Specimen) -> pd.DataFrame:
     moved = table["species"] == specimen.displaced
     n = table["N"].to_numpy()
     decay = specimen.delta0_A * np.exp(-(n - 1) / specimen.xi_planes)
+    if specimen.last_displaced > 0:
+        decay[n > specimen.last_displaced] = 0.0
     occupancy = np.ones(len(table))
     anion = (table["species"] == "O").to_numpy()
     for plane, share in enumerate(specimen.occupancy, start=1):
@@ -316,21 +323,26 @@ def render(blobs: np.ndarray, path: np.ndarray, size: int) -> np.ndarray:
     ndarray, shape (size, size), float64
     """
     image = np.zeros((size, size))
-    reach = int(np.ceil(4.5 * blobs[:, 3].max() + np.abs(path - path.mean(0)).max()))
     middle = path.mean(axis=0)
-    offset = np.arange(-reach, reach + 1)
-    for x, y, volume, sigma in blobs:
-        col = round(x + middle[0]) + offset
-        row = round(y + middle[1]) + offset
-        col = col[(col >= 0) & (col < size)]
-        row = row[(row >= 0) & (row < size)]
-        if not (len(col) and len(row)):
-            continue
-        dy = row - y - path[row, 1]
-        dx = col[None, :] - x - path[row, 0][:, None]
-        stamp = np.exp(-(dx**2 + (dy**2)[:, None]) / (2 * sigma**2))
-        image[row[0] : row[-1] + 1, col[0] : col[-1] + 1] += volume / (2 * np.pi * sigma**2) * stamp
+    reach = int(np.ceil(4.5 * blobs[:, 3].max() + np.abs(path - middle).max()))
+    _add_gaussians(image, np.ascontiguousarray(blobs), np.ascontiguousarray(path), middle, reach)
     return image
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _add_gaussians(image, blobs, path, middle, reach):
+    """Add Gaussians (x, y, volume, width) whose rows are shifted by `path`, in px."""
+    ny, nx = image.shape
+    for k in range(len(blobs)):
+        x, y, volume, sigma = blobs[k]
+        peak = volume / (2 * math.pi * sigma**2)
+        col, row = int(round(x + middle[0])), int(round(y + middle[1]))
+        for r in range(max(row - reach, 0), min(row + reach + 1, ny)):
+            dy = r - y - path[r, 1]
+            left = x + path[r, 0]
+            for c in range(max(col - reach, 0), min(col + reach + 1, nx)):
+                dx = c - left
+                image[r, c] += peak * math.exp(-(dx * dx + dy * dy) / (2 * sigma**2))
 
 
 def _slow_background(size: int, rng: np.random.Generator) -> np.ndarray:
