@@ -72,6 +72,7 @@ def answer(case: Case) -> dict[str, Any]:
         seed=case.seed, dose_e_per_A2=case.dose, size=case.size, **physics
     )
     row: dict[str, Any] = {"seed": case.seed, "kind": case.kind, "dose": case.dose}
+    row["refused"] = None
     row |= {"true_xi": physics.get("xi_planes", np.nan), "true_delta0": physics["delta0_A"]}
     row |= {"true_N_vac": len(physics["occupancy"])}
     row["true_N_disp"] = physics.get("last_displaced", 0)
@@ -83,6 +84,9 @@ def answer(case: Case) -> dict[str, Any]:
         return row | {"refused": "no interface"}
     row |= _planes(result, physics) | _depths(result) | _columns(result, truth)
     row["passed"] = result.summary["null_test"]["passed"]
+    seen = result.summary["sensitivity"]
+    row |= {"seen_delta": seen["delta_detectable_A"]}
+    row |= {"seen_occupancy": seen["occupancy_detectable"]}
     within = result.correlation.within_planes
     return row | {"within_p": within["p"], "warnings": len(result.summary["warnings"])}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import cKDTree
 
 from stemdisp.dpc import integrate_dpc
 from stemdisp.lamella import Lamella
@@ -25,6 +26,7 @@ OCCUPANCY = (0.4, 0.5, 0.6, 0.75, 0.9)
 N_PLANES = 9
 BULK = (7, 8)  # planes far from the missing oxygen on both sides
 COPIES = 3
+U_A, V_A = 2.8203, 3.9885  # of KTaO3 along [1-10]
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,34 @@ def columns_of(
     table = pd.concat(tiles, ignore_index=True)
     table["x_px"], table["y_px"] = table["x_A"] / pixel[0], table["y_A"] / pixel[1]
     options = {"noise": "idpc"} | options
-    fitted = refine_columns(image, table[["species", "x_px", "y_px"]], pixel_size=pixel, **options)
+    if options.pop("planewise", False):
+        table["site"] = table["species"].where(table["species"] != "O", "O" + table["N"].astype(str))
+        options["widths"] = "site"
+    fitted = refine_columns(image, table, pixel_size=pixel, **options)
     table["dx_A"] = (fitted["x_px"] - table["x_px"]) * pixel[0]
     table["dy_A"] = (fitted["y_px"] - table["y_px"]) * pixel[1]
     table["intensity"], table["sigma_A"] = fitted["intensity"], fitted["sigma_A"]
-    return table[table["middle"]].reset_index(drop=True), _u(one, found.atoms.box_A)
+    u = _u(one, found.atoms.box_A)
+    table = _from_cage(table, u)
+    return table[table["middle"]].reset_index(drop=True), u
+
+
+def _from_cage(table: pd.DataFrame, u: np.ndarray) -> pd.DataFrame:
+    """Displacement of every column from the mean of the Ta/O cage about its site (K only)."""
+    tree = cKDTree(table[["x_A", "y_A"]].to_numpy())
+    off = table[["dx_A", "dy_A"]].to_numpy()
+    v = np.array([u[1], -u[0]])
+    where = table.loc[table["species"] == "K", ["x_A", "y_A"]]
+    pairs = [(0.0, 0.5 * V_A), (0.5 * U_A, 0.5 * V_A), (0.5 * U_A, -0.5 * V_A)]
+    centre = np.zeros((len(where), 2))
+    for a, b in pairs:
+        step = a * u + b * v
+        for sign in (1.0, -1.0):
+            distance, at = tree.query(where.to_numpy() + sign * step)
+            centre += np.where(distance[:, None] < 0.05, off[at], np.nan) / (2 * len(pairs))
+    out = table.assign(cage_x=0.0, cage_y=0.0)
+    out.loc[where.index, ["cage_x", "cage_y"]] = centre
+    return out
 
 
 def _u(columns: pd.DataFrame, box: tuple[float, float, float]) -> np.ndarray:
@@ -110,17 +135,17 @@ def planes_of(columns: pd.DataFrame, u: np.ndarray) -> pd.DataFrame:
     """Means of the planes: displacement from the cage cations, and oxygen over that of the bulk."""
     v = np.array([u[1], -u[0]])
     table = columns.assign(
-        along=columns[["dx_A", "dy_A"]].to_numpy() @ u,
-        across=columns[["dx_A", "dy_A"]].to_numpy() @ v,
+        along=(columns[["dx_A", "dy_A"]].to_numpy() - columns[["cage_x", "cage_y"]].to_numpy()) @ u,
+        across=(columns[["dx_A", "dy_A"]].to_numpy() - columns[["cage_x", "cage_y"]].to_numpy())
+        @ v,
     )
-    cage = table[table["species"] == "Ta"][["along", "across"]].mean()
     out = {}
     for name in ("K", "O", "Ta"):
         part = table[table["species"] == name].groupby("N")
         whole = part["intensity"].mean().loc[list(BULK)].mean()
         out[f"{name}_V"] = part["intensity"].mean() / whole
-        out[f"{name}_along"] = part["along"].mean() - cage["along"]
-        out[f"{name}_across"] = part["across"].mean() - cage["across"]
+        out[f"{name}_along"] = part["along"].mean()
+        out[f"{name}_across"] = part["across"].mean()
     part = table[table["species"] == "O"].groupby("N")
     out["occupancy"] = part["occupancy"].mean()
     out["delta_A"] = table[table["species"] == "K"].groupby("N")["delta_A"].mean()

@@ -11,6 +11,11 @@ import numpy as np
 
 from stemdisp import __version__, statistics, tables
 from stemdisp.interpret import interpret_displacement
+from stemdisp.load import dose_of
+from stemdisp.polarisation import charges_of
+from stemdisp.response import choose_curve, is_calibrated
+from stemdisp.sensitivity import sensitivity
+from stemdisp.vacancies import count_vacancies
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
@@ -64,6 +69,13 @@ def build_summary(
     dict
     """
     offset = dict(displacements.offset)
+    crystal, config = result.config.crystal, result.config
+    curve = choose_curve(
+        config.analysis.occupancy_calibration,
+        crystal.structure,
+        crystal.zone_axis,
+        config.specimen.thickness_nm,
+    )
     nulls = statistics.null_test(result.planes, bulk_from=result.config.analysis.bulk_from)
     summary = {
         "schema": SCHEMA,
@@ -82,6 +94,10 @@ def build_summary(
             "within_planes": result.correlation.within_planes,
         },
         "null_test": nulls,
+        "vacancies": _vacancies(result),
+        "sensitivity": _sensitivity(result, source, registration),
+        "occupancy_calibration": None if curve is None else curve.source,
+        "polarisation": _polarisation(result),
         "interpretation": _interpretation(result),
         "refine": _refine(result, fit),
         "registration": _registration(registration, np.array(result.pixel_size_A)),
@@ -184,7 +200,8 @@ def _plain(value: Any) -> Any:
 
 
 def _interpretation(result: Result) -> dict[str, Any]:
-    species = result.config.crystal.displaced
+    crystal = result.config.crystal
+    species = crystal.displaced
     site = result.projection.sites_of(species)[0]
     mixed = [e for e in site.elements if e == "O" and e != species]
     first = result.planes[result.planes["N"] == 1]
@@ -196,7 +213,44 @@ def _interpretation(result: Result) -> dict[str, Any]:
         species=species,
         mixed_with=mixed[0] if mixed else "",
         thickness_nm=result.config.specimen.thickness_nm,
+        calibrated=is_calibrated(crystal.structure, crystal.zone_axis),
     )
+
+
+def _vacancies(result: Result) -> dict[str, Any] | None:
+    return count_vacancies(result.columns) if "vacancy_q" in result.columns else None
+
+
+def _sensitivity(
+    result: Result, source: Signal2D, registration: Registration | None
+) -> dict[str, Any] | None:
+    if result.interface is None:
+        return None
+    used = None if registration is None else registration.used
+    dose = dose_of(source, 1 if used is None else len(used))
+    total = None if dose is None else float(np.sum(dose if used is None else dose[used]))
+    analysis = result.config.analysis
+    return sensitivity(
+        result.planes,
+        confidence=analysis.confidence,
+        n_candidates=analysis.bulk_from - 1,
+        dose=total,
+    )
+
+
+def _polarisation(result: Result) -> dict[str, Any] | None:
+    """Charges, their source and the values of plane 1; None where nothing is displaced or known."""
+    crystal = result.config.crystal
+    charges = charges_of(crystal.structure, crystal.born_charges)
+    first = result.planes[result.planes["N"] == 1] if result.interface is not None else []
+    if charges is None or len(first) == 0:
+        return None
+    out: dict[str, Any] = {"charges": dict(charges.values), "source": charges.source}
+    for reading in ("cation", "column"):
+        for name in (f"P_{reading}_uC_cm2", f"P_{reading}_err_uC_cm2"):
+            value = float(first[name].iloc[0])
+            out[name.replace("P_", "P1_")] = value if np.isfinite(value) else None
+    return out
 
 
 def _refine(result: Result, fit: Fit) -> dict[str, Any]:

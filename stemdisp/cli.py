@@ -148,27 +148,108 @@ def inspect(path: str) -> None:
 @click.option("--size", type=_POSITIVE, help="Pixels along each side.")
 @click.option("--pixel-size", "pixel_size_A", type=_ABOVE_0, help="Angstrom per pixel.")
 @click.option("--dose", "dose_e_per_A2", type=_ABOVE_0, help="Electrons per A^2 and frame.")
+@click.option(
+    "--multislice",
+    is_flag=True,
+    help="Compute the four segment images of one scan with abTEM, atom by atom: some minutes.",
+)
+@click.option("--thickness", "thickness_nm", type=_ABOVE_0, help="With --multislice: in nm.")
+@click.option("--tilt", nargs=2, type=float, help="With --multislice: mrad along x and y.")
+@click.option(
+    "--delta", "delta0_A", type=float, help="Displacement of the cations in plane 1, angstrom."
+)
+@click.option("--xi", "xi_planes", type=_ABOVE_0, help="Planes over which it decays.")
+@click.option(
+    "--occupancy", help="Of the oxygen in planes 1, 2, ...: 0.45,0.6,0.8; 1 is full everywhere."
+)
+@click.option("--phonons", type=_COUNT, help="With --multislice: pairs of vibrating crystals.")
 @_debug
-def simulate(out: str, preset: str, **options: Any) -> None:
-    """Write a synthetic series to OUT (.hspy) and its truth to OUT's stem + .truth.csv.
+def simulate(out: str, *, multislice: bool, **options: Any) -> None:
+    """Write synthetic data to OUT (.hspy) and their truth to OUT's stem + .truth.csv.
 
-    What is not given is that of the preset.
+    What is not given is that of the preset. With --multislice OUT holds the counts of the four
+    segments, to be analysed with kind = "dpc-segments" (pip install 'stemdisp[simulate]').
     """
     target = Path(out)
     if target.suffix != ".hspy":
         raise ConfigError(f"OUT = {out!r} must end in .hspy; rename it")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent}: no such directory; make it first")
-    from stemdisp.simulate import simulate_stack
-
+    given = {name: value for name, value in options.items() if value is not None}
+    if "occupancy" in given:
+        given["occupancy"] = _shares(given["occupancy"])
+    make = _multislice if multislice else _synthetic
     try:
-        signal_, truth = simulate_stack(preset, **options)
-    except ValueError as err:
+        signal_, truth = make(given)
+    except (ValueError, ImportError) as err:
         raise ConfigError(str(err)) from err
     truth_path = target.with_suffix(".truth.csv")
     _write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
     _write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
     click.echo(f"Wrote {target} and {truth_path}")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Read numbers between 0 and 1, separated by commas."""
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = (-1.0,)
+    if not all(0.0 <= share <= 1.0 for share in shares):
+        raise ConfigError(f"--occupancy {text!r} is not a list of numbers from 0 to 1: 0.45,0.6,0.8")
+    return shares
+
+
+def _synthetic(given: dict[str, Any]) -> tuple[Any, Any]:
+    """Draw a stack of Gaussian columns."""
+    from stemdisp.simulate import simulate_stack
+
+    only = [name for name in ("thickness_nm", "tilt", "phonons") if name in given]
+    if only:
+        flags = ", ".join("--" + name.split("_")[0] for name in only)
+        raise ConfigError(f"{flags}: only with --multislice")
+    return simulate_stack(given.pop("preset"), **given)
+
+
+def _multislice(given: dict[str, Any]) -> tuple[Any, Any]:
+    """Compute segment images with abTEM."""
+    from tqdm import tqdm
+
+    from stemdisp.lamella import Lamella
+    from stemdisp.multislice import Optics, simulate_multislice
+    from stemdisp.simulate import PRESETS
+
+    only = [name for name in ("n_frames", "size") if name in given]
+    if only:
+        flags = ", ".join("--" + name.removeprefix("n_") for name in only)
+        raise ConfigError(f"{flags}: not with --multislice, which makes one scan of one period")
+    preset, seed = given.pop("preset"), given.pop("seed")
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset!r} is unknown; use one of: {', '.join(PRESETS)}")
+    specimen = PRESETS[preset].specimen
+    lamella = {
+        "structure": specimen.structure,
+        "zone_axis": specimen.zone_axis,
+        "plane": specimen.plane,
+        "displaced": specimen.displaced,
+        "delta0_A": specimen.delta0_A,
+        "xi_planes": specimen.xi_planes,
+        "occupancy": specimen.occupancy,
+        "seed": seed,
+    }
+    lamella |= {"film_A": 0.0} if specimen.film_A <= 0 else {}
+    names = ("delta0_A", "xi_planes", "occupancy", "thickness_nm")
+    lamella |= {name: given.pop(name) for name in names if name in given}
+    optics = {"phonons": given.pop("phonons", 1), "tilt_mrad": given.pop("tilt", (0.0, 0.0))}
+    with tqdm(total=1, disable=None, leave=False, desc="multislice") as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return simulate_multislice(
+            Lamella(**lamella), Optics(**optics), seed=seed, progress=tell, **given
+        )
 
 
 def _write_then_rename(target: Path, write: Callable[[str], Any]) -> None:

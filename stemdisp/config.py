@@ -105,6 +105,16 @@ class CrystalConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ),
     ] = "Ta/O"
 
+    born_charges: Annotated[
+        Literal["auto"] | dict[str, float],
+        _key(
+            '"auto", or a table of species = charge',
+            "Born effective charges in units of e, for the estimate of the polarisation; that of "
+            "oxygen across its bonds to the cage cation. auto: those of the preset, none for other "
+            "crystals.",
+        ),
+    ] = "auto"
+
     def __post_init__(self) -> None:
         """Check the values."""
         check_indices("zone_axis", self.zone_axis)
@@ -217,6 +227,15 @@ class AnalysisConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         int,
         _key("integer, 0 or more", "Seed of the random numbers (bootstrap, permutations).", ge=0),
     ] = 0
+    occupancy_calibration: Annotated[
+        str,
+        _key(
+            '"auto", "none", or the path of a CSV file',
+            "The curve from the intensity of an anion column (over that of full ones) to its "
+            "occupancy. auto: from multislice images, where there are some of this crystal, view "
+            "and thickness_nm, else none. A file has the columns ratio and occupancy.",
+        ),
+    ] = "auto"
     dose_series: Annotated[
         bool,
         _key(

@@ -69,7 +69,8 @@ def find_depths(
         Needs `species`, `i`, `N`, `delta_A`, `delta_err_A`, `occupancy`, `occupancy_err`,
         `quality`; used only for the difference.
     planes : DataFrame
-        Needs `N` and the same four values with total errors.
+        Needs `N` and the same four values with total errors. Where both tables have
+        `intensity_ratio` and its error, these are tested in the place of calibrated occupancies.
     bulk_from : int
         First plane of the bulk reference. Planes before it are candidates.
     confidence : float
@@ -101,6 +102,7 @@ def find_depths(
     value_names = ("delta_A", "delta_err_A", "occupancy", "occupancy_err")
     check_columns(columns, ("species", "i", "N", "quality", *value_names))
     check_columns(planes, ("N", *value_names), what="planes")
+    columns, planes = _as_measured(columns), _as_measured(planes)
     quantile = chi2_quantile(confidence)
     if n_resamples < 1:
         raise ValueError(f"n_resamples = {n_resamples} is too few; use 1000 or more")
@@ -117,6 +119,19 @@ def find_depths(
     }
     difference = _difference(found, parts, (bulk_from, level, confidence), (n_resamples, seed))
     return Depths(disp[1], vac[1], difference, disp[2], vac[2])
+
+
+def _as_measured(table: pd.DataFrame) -> pd.DataFrame:
+    """Put ratios of intensities in the place of calibrated occupancies, where there are some.
+
+    A calibration turns a difference from bulk into atoms; whether there is one does not depend on
+    it, and a steep curve would only make the errors of full planes uneven.
+    """
+    if "intensity_ratio" not in table:
+        return table
+    return table.assign(
+        occupancy=table["intensity_ratio"], occupancy_err=table["intensity_ratio_err"]
+    )
 
 
 def _departure(

@@ -13,6 +13,7 @@ from stemdisp._values import average
 from stemdisp.crystal import Projection
 from stemdisp.interface import Interface
 from stemdisp.lattice import Lattice
+from stemdisp.response import OccupancyCurve
 from stemdisp.tables import Quality, check_columns, usable
 
 if TYPE_CHECKING:
@@ -36,11 +37,14 @@ class AnionReference:
         How many there were.
     common : ndarray, shape (n,)
         Relative error of the reference at every column of the table, shared by neighbours.
+    curve : OccupancyCurve or None
+        From the ratio of intensities to the occupancy.
     """
 
     intensity: float
     n_columns: int
     common: np.ndarray
+    curve: OccupancyCurve | None = None
 
     def __deepcopy__(self, memo: dict) -> AnionReference:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
@@ -68,6 +72,7 @@ def measure_occupancy(
     anion: str = "O",
     bulk_from: int = 10,
     trend_species: tuple[str, ...] = ("Ta",),
+    curve: OccupancyCurve | None = None,
 ) -> pd.DataFrame:
     """Occupancy of pure anion columns: their intensity over that of the bulk ones.
 
@@ -86,12 +91,15 @@ def measure_occupancy(
         First plane taken as bulk (occupancy 1).
     trend_species : tuple of str
         Fully occupied species that show the trend near the interface too.
+    curve : OccupancyCurve, optional
+        Calibration; without it the occupancy is the ratio of intensities itself.
 
     Returns
     -------
     DataFrame
-        With ``occupancy, occupancy_err``; the error holds the fit's, that of the bulk mean and
-        that of the trend. NaN for other species, and without a bulk to refer to.
+        With ``intensity_ratio, intensity_ratio_err`` (over full columns) and ``occupancy,
+        occupancy_err``; the error holds the fit's, that of the bulk mean, that of the trend and
+        that of the curve. NaN for other species, and without a bulk to refer to.
         ``attrs["anion_reference"]`` holds the `AnionReference`.
     """
     check_columns(columns, ("species", "N", "x_A", "intensity", "intensity_err", "quality"))
@@ -102,18 +110,45 @@ def measure_occupancy(
     n_bulk = int(np.count_nonzero(bulk))
     empty = np.full(len(columns), np.nan)
     if n_bulk < MIN_BULK_COLUMNS:
-        out = columns.assign(occupancy=empty, occupancy_err=empty)
+        names = ("intensity_ratio", "intensity_ratio_err", "occupancy", "occupancy_err")
+        out = columns.assign(**dict.fromkeys(names, empty))
         out.attrs["anion_reference"] = AnionReference(np.nan, n_bulk, empty)
         return out
     trend, trend_error = _trend(columns, bulk, trend_species)
     flat, flat_error = intensity / trend, error / trend
     mean, _, mean_error = average(flat[bulk], flat_error[bulk])
-    occupancy = np.where(own, flat / mean, np.nan)
+    ratio = np.where(own, flat / mean, np.nan)
     common = np.hypot(mean_error / mean, trend_error)
-    spread = np.hypot(flat_error / mean, occupancy * common)
-    out = columns.assign(occupancy=occupancy, occupancy_err=np.where(own, spread, np.nan))
-    out.attrs["anion_reference"] = AnionReference(float(mean), n_bulk, common)
+    spread = np.where(own, np.hypot(flat_error / mean, ratio * common), np.nan)
+    occupancy, occupancy_error = calibrated(ratio, spread, curve)
+    out = columns.assign(
+        intensity_ratio=ratio,
+        intensity_ratio_err=spread,
+        occupancy=occupancy,
+        occupancy_err=occupancy_error,
+    )
+    out.attrs["anion_reference"] = AnionReference(float(mean), n_bulk, common, curve)
     return out
+
+
+def calibrated(
+    ratio: np.ndarray, error: np.ndarray, curve: OccupancyCurve | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn ratios of intensities into occupancies, with errors that hold the curve's own.
+
+    Parameters
+    ----------
+    ratio, error : ndarray
+    curve : OccupancyCurve or None
+
+    Returns
+    -------
+    value, error : ndarray
+    """
+    if curve is None:
+        return ratio, error
+    value, scaled = curve(ratio, error)
+    return value, np.hypot(scaled, curve.own_error(ratio))
 
 
 def _bulk(columns: pd.DataFrame, own: np.ndarray, bulk_from: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from stemdisp._resampling import between_variance
 from stemdisp._values import average
-from stemdisp.occupancy import AnionReference
+from stemdisp.occupancy import AnionReference, calibrated
 from stemdisp.sublattice import Displacements
 from stemdisp.tables import check_columns, usable
 
@@ -22,6 +22,7 @@ def average_planes(
     displaced: str = "K",
     spacing_A: float = np.nan,
     bulk_from: int = 10,
+    film_bias_A: float = 0.0,
 ) -> pd.DataFrame:
     """Average displacements over each plane.
 
@@ -37,6 +38,8 @@ def average_planes(
         First bulk plane. Lines of the scan run nearly along the planes, so their jitter moves
         whole planes, which no scatter inside a plane can show; the scatter of bulk planes beyond
         their errors does, and is added to all.
+    film_bias_A : float
+        Systematic error that the film may make in plane N = 1; part of its total error.
 
     Returns
     -------
@@ -64,6 +67,8 @@ def average_planes(
     out = pd.DataFrame(table, columns=[*names, "delta_perp_A", "delta_perp_err_A"])
     for name in ("delta", "delta_perp"):
         out = _add_plane_scatter(out, f"{name}_A", f"{name}_err_A", bulk_from)
+        bias = np.where(out["N"] == 1, film_bias_A, 0.0)
+        out[f"{name}_err_A"] = np.hypot(out[f"{name}_err_A"], bias)
     return out.astype({"N": "Int64", "n_columns": "Int64"})
 
 
@@ -84,24 +89,36 @@ def average_occupancy(
     Returns
     -------
     DataFrame
-        ``N, n_anions, occupancy, occupancy_err`` (total error), one row per plane.
+        ``N, n_anions, intensity_ratio, intensity_ratio_err, occupancy, occupancy_err,
+        occupancy_noise`` (err: total; noise: of the fit and the reference alone), one row per
+        plane. Ratios are averaged, then calibrated: a bent curve does not bend the noise.
     """
-    check_columns(columns, ("species", "N", "i", "occupancy", "occupancy_err", "quality"))
+    check_columns(columns, ("species", "N", "i", "intensity_ratio", "quality"))
     reference = columns.attrs.get("anion_reference")
-    value = columns["occupancy"].to_numpy(dtype=float)
-    error = columns["occupancy_err"].to_numpy(dtype=float)
-    common = np.zeros(len(columns))
+    value = columns["intensity_ratio"].to_numpy(dtype=float)
+    error = columns["intensity_ratio_err"].to_numpy(dtype=float)
+    common, curve = np.zeros(len(columns)), None
+    if isinstance(reference, AnionReference):
+        curve = reference.curve
     if isinstance(reference, AnionReference) and len(reference.common) == len(columns):
         common = np.nan_to_num(value * reference.common)
     good = (columns["species"] == anion).to_numpy() & usable(columns) & np.isfinite(value)
     rows = []
     for number, index in _by_plane(columns, good):
         own = np.sqrt(np.maximum(error[index] ** 2 - common[index] ** 2, 1e-12))
-        mean, _, total = average(value[index], own, clusters=_scan_rows(columns, index))
+        mean, noise, total = average(value[index], own, clusters=_scan_rows(columns, index))
         shared = float(np.mean(common[index])) if len(index) else 0.0
-        rows.append((number, len(index), mean, float(np.hypot(total, shared))))
-    out = pd.DataFrame(rows, columns=["N", "n_anions", "occupancy", "occupancy_err"])
-    out = _add_plane_scatter(out, "occupancy", "occupancy_err", bulk_from)
+        errors = [float(np.hypot(e, shared)) for e in (total, noise)]
+        rows.append((number, len(index), mean, *errors))
+    names = ["N", "n_anions", "intensity_ratio", "intensity_ratio_err", "occupancy_noise"]
+    out = pd.DataFrame(rows, columns=names)
+    out = _add_plane_scatter(out, "intensity_ratio", "intensity_ratio_err", bulk_from)
+    ratio, total, noise = (out[name].to_numpy(dtype=float) for name in names[2:])
+    occupancy, occupancy_error = calibrated(ratio, total, curve)
+    noise = noise if curve is None else curve(ratio, noise)[1]
+    out = out.assign(
+        occupancy=occupancy, occupancy_err=occupancy_error, occupancy_noise=noise
+    )
     return out.astype({"N": "Int64", "n_anions": "Int64"})
 
 
@@ -142,7 +159,9 @@ def _joint_noise(
     name: str, own: np.ndarray, parts: list[np.ndarray], extra: Displacements
 ) -> np.ndarray:
     """Noise of the mean of every plane from the joint covariance: neighbours share cages."""
-    combo = extra.along_u if name == "delta" else extra.along_v
+    combo, factor = extra.along_u, extra.factors[0]
+    if name == "delta_perp":
+        combo, factor = extra.along_v, extra.factors[1]
     rows = np.repeat(np.arange(len(parts)), [len(index) for index in parts])
     index = np.concatenate([np.empty(0, dtype=int), *parts])
     weight = 1 / own[index] ** 2
@@ -150,7 +169,7 @@ def _joint_noise(
     mix = sparse.csr_array((share, (rows, index)), shape=(len(parts), combo.shape[0]))
     joint = mix @ combo
     variance = np.asarray((joint @ extra.covariance).multiply(joint).sum(axis=1)).ravel()
-    return np.sqrt(np.maximum(variance, 0.0))
+    return factor * np.sqrt(np.maximum(variance, 0.0))
 
 
 def _add_plane_scatter(

@@ -51,6 +51,9 @@ class Registration:
         has the power s2 at every frequency. None with fewer than two used frames.
     n_used : int
         Number of frames in the mean.
+    halves : tuple of two ndarrays, shape (ny, nx), or None
+        Means of the first, third, ... and of the second, fourth, ... of the used frames, NaN
+        where they have no pixel.
     guard : dict
         `n_pairs`: pairs of frames compared; `max_transitivity_px`: largest disagreement of a
         pair with the final positions; `n_repaired`: pairs whose highest peak was another lattice
@@ -69,6 +72,7 @@ class Registration:
     n_used: int
     guard: dict[str, Any]
     signal: Any = None
+    halves: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def align_stack(
@@ -304,6 +308,10 @@ def _average(
     total = counts.sum(axis=0)
     image = np.where(total > 0, halves.sum(axis=0) / np.maximum(total, 1.0), np.nan)
     noise = _noise_psd(halves, counts) if index.size > 1 else None
+    parts = None
+    if index.size > 1:
+        means = np.where(counts > 0, halves / np.maximum(counts, 1.0), np.nan)
+        parts = (means[0], means[1])
     while tell.done < tell.total:
         tell.step()
     origin = (int(first[0]), int(first[1]))
@@ -317,6 +325,7 @@ def _average(
         n_used=int(index.size),
         guard=report,
         signal=_as_signal(stack, image, origin) if hasattr(stack, "axes_manager") else None,
+        halves=parts,
     )
 
 

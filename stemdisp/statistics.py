@@ -27,6 +27,9 @@ from ._values import (
 from .tables import check_columns, usable
 
 
+DECAY_SHARE = 0.4
+
+
 @dataclass(frozen=True, eq=False)
 class DecayFit:
     """delta(N) = delta0 * exp(-(N - 1) / xi) + c, with profile-likelihood intervals.
@@ -95,7 +98,8 @@ def fit_decay(
     planes : DataFrame
         Needs `N`, `delta_A` and `delta_err_A`, in angstrom; rows without values are skipped.
     confidence : float
-        Level of the intervals; 1 - confidence is the chance of a decay being seen in noise.
+        Level of the intervals; 0.4 (1 - confidence) is the chance of a decay being seen in noise:
+        the tests for depths need a share, too.
     spacing_A : float, optional
         Distance between planes along the normal. Default: from the column `depth_nm`.
 
@@ -127,9 +131,11 @@ def fit_decay(
     table = {s: kernel.aicc(c / scale, k, n.size) for s, (c, k) in scores.items()}
     table["none"] = kernel.aicc(flat / scale, 1, n.size)
     gain = (flat - chi2) / scale
-    p, critical = kernel.decay_test(gain, n, err, confidence)
+    # decay and the two depths are looked for: together they may err at 1 - confidence
+    level = DECAY_SHARE * (1.0 - confidence)
+    p, critical = kernel.decay_test(gain, n, err, 1.0 - level)
     common = {"n_planes": int(n.size), "p": p, "aicc": table}
-    if p > 1.0 - confidence:
+    if p > level:
         root = float(np.sqrt(max(critical, gain) * scale))
         return _no_decay((n, x, err), confidence, (root, flat), common)
     scale = max(1.0, chi2 / (n.size - 3))

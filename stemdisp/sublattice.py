@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.spatial import cKDTree
 from stemdisp.crystal import Projection
 from stemdisp.fit import Fit
 from stemdisp.lattice import Lattice
+from stemdisp.repeats import spread_ratio
 from stemdisp.tables import Quality, check_columns, usable
 
 # Neighbours belong to one shell of the cage when their distances agree within this share.
@@ -33,6 +35,9 @@ class Displacements:
     offset : dict
         ``delta, delta_err, delta_perp, delta_perp_err, n_columns``: what the bulk shows, in
         angstrom; zeros (NaN errors) if there is no bulk to refer to.
+    factors : (float, float)
+        By how much the halves of a stack differ in delta and delta_perp, over what `covariance`
+        explains; errors are multiplied by it. 1 for a single image.
     bulk : str
         "planes" when planes at or beyond `bulk_from` were used, "deepest" when the three deepest
         had to serve, "none" without reference.
@@ -43,6 +48,7 @@ class Displacements:
     covariance: sparse.csr_array
     offset: dict[str, float]
     bulk: str
+    factors: tuple[float, float] = (1.0, 1.0)
 
     def __deepcopy__(self, memo: dict) -> Displacements:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
@@ -57,6 +63,7 @@ def measure_displacements(
     displaced: str = "K",
     cage: str = "Ta/O",
     bulk_from: int = 10,
+    halves: Sequence[pd.DataFrame] = (),
 ) -> pd.DataFrame:
     """Measure how far columns sit from the centre of their cage.
 
@@ -81,6 +88,9 @@ def measure_displacements(
         Species of the cage, joined by "/".
     bulk_from : int
         First plane taken as bulk.
+    halves : sequence of DataFrame
+        The same columns on the two halves of a stack (`repeats.fit_halves`); their disagreement
+        in delta, over what their covariances explain, multiplies the errors.
 
     Returns
     -------
@@ -95,6 +105,35 @@ def measure_displacements(
     """
     check_columns(columns, ("species", "i", "j", "x_A", "y_A", "x_err_A", "y_err_A", "quality"))
     shells = cage_shells(projection, displaced, tuple(cage.split("/")))
+    parts = [_measure(part, lattice, shells, displaced, bulk_from) for part in halves]
+    factors = tuple(_disagreement(parts, f"{name}_A") for name in ("delta", "delta_perp"))
+    return _measure(columns, lattice, shells, displaced, bulk_from, factors)
+
+
+def _disagreement(parts: list[pd.DataFrame], value: str) -> float:
+    """Spread between the halves over what their errors claim; 1 where it cannot be told."""
+    if len(parts) != 2:
+        return 1.0
+    pairs = []
+    for part in parts:
+        extra = part.attrs["displacements"]
+        common = np.nan_to_num(extra.offset[value.replace("_A", "_err")])
+        error = part[value.replace("_A", "_err_A")].to_numpy(dtype=float)
+        own = np.sqrt(np.maximum(error**2 - common**2, 0.0))
+        pairs.append(np.column_stack([part[value].to_numpy(dtype=float), own]))
+    ratio = spread_ratio(*pairs, where=parts[0][["x_A", "y_A"]].to_numpy(dtype=float))
+    return ratio if np.isfinite(ratio) else 1.0
+
+
+def _measure(
+    columns: pd.DataFrame,
+    lattice: Lattice,
+    shells: list[list[np.ndarray]],
+    displaced: str,
+    bulk_from: int,
+    factors: tuple[float, ...] = (1.0, 1.0),
+) -> pd.DataFrame:
+    """Add the displacements to a table; errors are multiplied by `factors`."""
     seen = _seen(columns)
     rows = np.flatnonzero((columns["species"] == displaced).to_numpy() & seen)
     partners = _find_partners(columns, rows, shells, seen)
@@ -108,20 +147,27 @@ def measure_displacements(
     offsets = _shell_offsets(off, weight, reference, shell_of_pair, unit_u[rows], unit_v[rows])
     share = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
     functional = _functionals(len(columns), rows, partners, share)
-    result = columns.copy()
-    values = []
+    values = {}
     for name, unit in (("delta", unit_u), ("delta_perp", unit_v)):
         along = np.einsum("rpk,rk->rp", np.nan_to_num(off), unit[rows])
-        values.append(np.sum(share * (along - offsets[name][shell_of_pair]), axis=1))
+        values[name] = np.sum(share * (along - offsets[name][shell_of_pair]), axis=1)
     has = weight.sum(axis=1) > 0
     combos = [_project(functional, unit) for unit in (unit_u, unit_v)]
+    noise = [
+        factor * _combined_error(combo, covariance)
+        for factor, combo in zip(factors, combos, strict=True)
+    ]
     per_pair = {name: value[shell_of_pair] for name, value in offsets.items()}
-    offset = _offset_summary(per_pair, share, reference & has, combos, covariance, rows, values)
-    for (name, value), combo in zip(
-        (("delta", values[0]), ("delta_perp", values[1])), combos, strict=True
-    ):
-        variance = np.asarray((combo @ covariance).multiply(combo).sum(axis=1)).ravel()[rows]
-        error = np.sqrt(np.maximum(variance, 0) + np.nan_to_num(offset[f"{name}_err"]) ** 2)
+    mixed = _mean_of(reference & has, rows, len(columns))
+    offset = {"n_columns": int(np.count_nonzero(reference & has))}
+    for (name, value), combo, factor in zip(values.items(), combos, factors, strict=True):
+        offset |= _offset_summary(
+            name, share[reference & has] @ per_pair[name], value[reference & has],
+            factor * _combined_error(mixed @ combo, covariance),
+        )  # fmt: skip
+    result = columns.copy()
+    for (name, value), own in zip(values.items(), noise, strict=True):
+        error = np.hypot(own[rows], np.nan_to_num(offset[f"{name}_err"]))
         full, full_error = np.full(len(columns), np.nan), np.full(len(columns), np.nan)
         full[rows[has]], full_error[rows[has]] = value[has], error[has]
         result[f"{name}_A"], result[f"{name}_err_A"] = full, full_error
@@ -131,8 +177,23 @@ def measure_displacements(
     quality = columns["quality"].to_numpy(dtype=np.int64).copy()
     quality[rows[~has]] |= int(Quality.NO_CAGE)
     result["quality"] = quality
-    result.attrs["displacements"] = Displacements(combos[0], combos[1], covariance, offset, bulk)
+    result.attrs["displacements"] = Displacements(
+        combos[0], combos[1], covariance, offset, bulk, (factors[0], factors[1])
+    )
     return result
+
+
+def _combined_error(combo: sparse.csr_array, covariance: sparse.csr_array) -> np.ndarray:
+    """Standard errors of linear combinations (rows) of the fit's parameters."""
+    variance = np.asarray((combo @ covariance).multiply(combo).sum(axis=1)).ravel()
+    return np.sqrt(np.maximum(variance, 0.0))
+
+
+def _mean_of(chosen: np.ndarray, rows: np.ndarray, n: int) -> sparse.csr_array:
+    """Row vector (1, n) that takes the mean of the chosen displaced columns."""
+    at = rows[chosen]
+    share = np.full(len(at), 1.0 / max(len(at), 1))
+    return sparse.csr_array((share, (np.zeros(len(at), dtype=int), at)), shape=(1, n))
 
 
 def cage_shells(
@@ -308,29 +369,13 @@ def _project(functional: sparse.csr_array, unit: np.ndarray) -> sparse.csr_array
 
 
 def _offset_summary(
-    offsets: dict[str, np.ndarray],
-    share: np.ndarray,
-    reference: np.ndarray,
-    combos: list[sparse.csr_array],
-    covariance: sparse.csr_array,
-    rows: np.ndarray,
-    values: list[np.ndarray],
+    name: str, applied: np.ndarray, values: np.ndarray, noise: np.ndarray
 ) -> dict[str, float]:
     """Give the offset that was subtracted, as seen on the whole cage, with its error."""
-    n_used = int(np.count_nonzero(reference))
-    out: dict[str, float] = {"n_columns": n_used}
-    for name, combo, value in zip(("delta", "delta_perp"), combos, values, strict=True):
-        if n_used == 0:
-            out[name], out[f"{name}_err"] = 0.0, np.nan
-            continue
-        applied = share[reference] @ offsets[name]
-        mean = sparse.csr_array(
-            (np.full(n_used, 1 / n_used), (np.zeros(n_used, dtype=int), rows[reference])),
-            shape=(1, combo.shape[0]),
-        )
-        weights = mean @ combo
-        noise = float(((weights @ covariance) @ weights.T).toarray()[0, 0])
-        scatter = float(np.var(value[reference], ddof=1)) / n_used if n_used > 1 else 0.0
-        out[name] = float(np.mean(applied))
-        out[f"{name}_err"] = float(np.sqrt(max(noise, scatter)))
-    return out
+    if len(values) == 0:
+        return {name: 0.0, f"{name}_err": np.nan}
+    scatter = float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
+    return {
+        name: float(np.mean(applied)),
+        f"{name}_err": float(np.sqrt(max(float(noise[0]) ** 2, scatter))),
+    }
