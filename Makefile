@@ -15,9 +15,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SET_UP := $(VENV)/.stamp
 SET_UP_TEST := $(VENV)/.stamp-test
+SET_UP_ALL := $(VENV)/.stamp-all
 SET_UP_DOCS := $(VENV)/.stamp-docs
 
-.PHONY: help pipeline test test-all lint format bench docs sample-data clean
+.PHONY: help pipeline test test-all lint format bench calibrate docs sample-data clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,7 +32,7 @@ pipeline: $(SET_UP) ## run the analysis of CONFIG (default: the sample data) and
 test: lint ## check the style and run the fast tests (ARGS: further options of pytest)
 	@$(BIN)/python -m pytest -q $(ARGS)
 
-test-all: lint ## as test, with the slow tests
+test-all: lint $(SET_UP_ALL) ## as test, with the slow tests and multislice
 	@$(BIN)/python -m pytest -q -m "slow or not slow" $(ARGS)
 
 lint: $(SET_UP_TEST) ## check the style
@@ -44,6 +45,9 @@ format: $(SET_UP_TEST) ## put the code in the common format
 
 bench: $(SET_UP_TEST) ## measure speed and accuracy
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+calibrate: $(SET_UP_TEST) ## count how often intervals hold the truth, write docs/calibration.md
+	@$(BIN)/python -m benchmarks.calibrate --write $(ARGS)
 
 docs: $(SET_UP_DOCS) ## build the documentation into docs/_build/html
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -77,4 +81,8 @@ $(SET_UP_TEST): $(SET_UP)
 
 $(SET_UP_DOCS): $(SET_UP)
 	@$(PIP) -e '.[atomap,docs]'
+	@touch $@
+
+$(SET_UP_ALL): $(SET_UP_TEST)
+	@$(PIP) -e '.[atomap,test,lint,simulate]'
 	@touch $@

@@ -45,7 +45,7 @@ def cases(stacks: int, doses: tuple[float, ...], first: int = 0) -> list[Case]:
 def coverage(found: pd.DataFrame) -> list[tuple[str, ...]]:
     """Rows of the table: quantity, then per dose the share of intervals that hold the truth."""
     real = found[found["kind"].isin(("decay", "ends")) & found["refused"].isna()]
-    doses = doses_of(real)
+    doses = doses_of(found)
     rows: list[tuple[str, ...]] = []
     for label, name in (
         ("δ(N), N = 1 to 9", "delta"),
@@ -98,7 +98,7 @@ def pulls(found: pd.DataFrame) -> list[tuple[str, ...]]:
         for axis, label in (("x", "x"), ("y", "y"), ("V", "intensity")):
             name = f"pull_{species}_{axis}"
             values = [
-                done.loc[done["dose"] == d, name].dropna().to_numpy() for d in doses_of(done)
+                done.loc[done["dose"] == d, name].dropna().to_numpy() for d in doses_of(found)
             ]
             rows.append((f"{species}, {label}", *(_rms(v) for v in values)))
     return rows
@@ -128,14 +128,23 @@ def findings(found: pd.DataFrame) -> list[tuple[str, str]]:
         ("nothing there: a depth of displacement", _share(disp.to_numpy())),
         ("nothing there: a depth of vacancies", _share(vac.to_numpy())),
         ("nothing there: any of these", _share((decay | disp | vac).to_numpy())),
-        ("nothing there: the bulk fails its own test", _share((null["passed"] == False).to_numpy())),  # noqa: E712
-        ("same depth, not same place: p within planes below 0.05", _share((within < 0.05).to_numpy())),
+        (
+            "nothing there: the bulk fails its own test",
+            _share(~null["passed"].astype(bool).to_numpy()),
+        ),
+        (
+            "same depth, not same place: p within planes below 0.05",
+            _share((within < 0.05).to_numpy()),
+        ),
         ("the same: p of a uniform distribution (Kolmogorov-Smirnov)", f"{ks:.2f}"),
     ]
     if len(faint):
         seen = (faint["model"] != "none") | (faint["N_disp"] > 0)
         rows.append(
-            (f"δ(1) = 5 pm at {faint['dose'].iloc[0]:g} e/Å² a frame: found", _share(seen.to_numpy()))
+            (
+                f"δ(1) = 5 pm at {faint['dose'].iloc[0]:g} e/Å² a frame: found",
+                _share(seen.to_numpy()),
+            )
         )
     return rows
 
@@ -217,24 +226,27 @@ _PAGE = """\
 
 Written by `{command}` on {date}. {machine}.
 
-{stacks} synthetic stacks (8 frames of 512 x 512 px, 0.15 Å a pixel) went through the whole run, from frames to
-depths; {refused} were refused. Each has iDPC noise with its $1/k^2$ spectrum, drift between and within frames, lines
-displaced by 5 and 2 pm (x and y, rms), a slow background, an amorphous film, 1.5 pm of static disorder, and its
-own tilt offset, rotation, film thickness, δ0 (0.3 to 0.6 Å) and ξ (1.5 to 3 planes). In one half of the stacks
-with an effect δ decays without end and oxygen is missing in six planes; in the other half both end at planes
-from 3 to 7, drawn independently.
+{stacks} synthetic stacks (8 frames of 512 x 512 px, 0.15 Å a pixel) went through the whole run,
+from frames to depths; {refused} were refused. Each has iDPC noise with its $1/k^2$ spectrum, drift
+between and within frames, lines displaced by 5 and 2 pm (x and y, rms), a slow background, an
+amorphous film, 1.5 pm of static disorder, and its own tilt offset, rotation, film thickness, δ0
+(0.3 to 0.6 Å) and ξ (1.5 to 3 planes). In one half of the stacks with an effect δ decays without
+end and oxygen is missing in six planes; in the other half both end at planes from 3 to 7, drawn
+independently.
 
 ## Intervals
 
-Share of the 95 % intervals that hold the truth, with its standard error and the number of intervals. The truth of
-δ(N) is what the bulk reference leaves of it. A depth is one whole number: where it is found without doubt its
-interval holds nothing else and is always right, so shares near 100 % are no excess of caution.
+Share of the 95 % intervals that hold the truth, with its standard error and the number of
+intervals. The truth of δ(N) is what the bulk reference leaves of it. A depth is one whole number:
+where it is found without doubt its interval holds nothing else and is always right, so shares near
+100 % are no excess of caution.
 
 {coverage}
 ## Single columns
 
-Standard deviation of (measured - true) / claimed error. Columns within 12 Å of the border and in plane N = 1 are left
-out; drift (shift, shear) is taken out. Line jitter is in the errors because the halves of the stack show it.
+Standard deviation of (measured - true) / claimed error. Columns within 12 Å of the border and in
+plane N = 1 are left out; drift (shift, shear) is taken out. Line jitter is in the errors because
+the halves of the stack show it.
 
 {pulls}
 ## Findings
@@ -242,8 +254,8 @@ out; drift (shift, shear) is taken out. Line jitter is in the errors because the
 {findings}
 ## What can be seen
 
-Medians. The smallest δ and the smallest vacancy fraction are those of one plane that the depth test finds in 95 of
-100 images ([](methods.md)).
+Medians. The smallest δ and the smallest vacancy fraction are those of one plane that the depth
+test finds in 95 of 100 images ([](methods.md)).
 
 {limits}"""
 

@@ -6,8 +6,7 @@ whole. Images are kept in a folder, because they take minutes each.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from stemdisp.dpc import integrate_dpc
 from stemdisp.lamella import Lamella
-from stemdisp.multislice import Optics, Quadrants, multislice, resampled
+from stemdisp.multislice import Optics, multislice, resampled
 from stemdisp.refine import refine_columns
 
 PIXEL_A = 0.1
@@ -27,6 +26,16 @@ N_PLANES = 9
 BULK = (7, 8)  # planes far from the missing oxygen on both sides
 COPIES = 3
 U_A, V_A = 2.8203, 3.9885  # of KTaO3 along [1-10]
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """The quadrants (4, ny, nx) of one repeat, its pixel and box (angstrom), and its columns."""
+
+    data: np.ndarray
+    pixel_A: tuple[float, float]
+    box_A: tuple[float, float, float]
+    columns: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -44,15 +53,15 @@ class Condition:
         """Give the name of its file."""
         shares = "-".join(f"{100 * share:.0f}" for share in self.occupancy)
         tilt = "_".join(f"{t:g}" for t in self.tilt_mrad)
-        return (
-            f"{self.thickness_nm:g}nm_{self.moved}_{tilt}_{shares}_{self.delta0_A:g}_{self.seed}"
-        )
+        return f"{self.thickness_nm:g}nm_{self.moved}_{tilt}_{shares}_{self.delta0_A:g}_{self.seed}"
 
-    def compute(self, folder: Path) -> Quadrants:
+    def compute(self, folder: Path) -> Image:
         """Compute the image, or read it if it is there."""
-        path = folder / f"{self.name()}.pkl"
+        path = folder / f"{self.name()}.npz"
         if path.exists():
-            return pickle.loads(path.read_bytes())
+            with np.load(path) as file:
+                columns = pd.read_csv(io.StringIO(str(file["columns"])))
+                return Image(file["data"], tuple(file["pixel_A"]), tuple(file["box_A"]), columns)
         lamella = Lamella(
             thickness_nm=self.thickness_nm,
             moved=self.moved,
@@ -64,8 +73,17 @@ class Condition:
         )
         optics = Optics(tilt_mrad=self.tilt_mrad, potential_step_A=0.125)
         found = multislice(lamella, optics, seed=self.seed)
-        path.write_bytes(pickle.dumps(found))
-        return found
+        data, pixel = resampled(found, PIXEL_A)
+        image = Image(data[0], pixel, found.atoms.box_A, found.atoms.columns)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            path,
+            data=image.data.astype(np.float32),
+            pixel_A=image.pixel_A,
+            box_A=image.box_A,
+            columns=image.columns.to_csv(index=False),
+        )
+        return image
 
 
 def columns_of(
@@ -73,10 +91,9 @@ def columns_of(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Fit an image of a condition; the columns of its middle copy with the truth, and u."""
     found = condition.compute(folder)
-    data, pixel = resampled(found, PIXEL_A)
-    image = integrate_dpc(np.tile(data[0], (1, COPIES, COPIES)), pixel_size_A=pixel[0])
-    width, height, _ = found.atoms.box_A
-    one = found.atoms.columns
+    pixel, one = found.pixel_A, found.columns
+    image = integrate_dpc(np.tile(found.data, (1, COPIES, COPIES)), pixel_size_A=pixel[0])
+    width, height, _ = found.box_A
     tiles = [
         one.assign(
             x_A=one["x_A"] + a * width, y_A=one["y_A"] + b * height, middle=(a == 1) & (b == 1)
@@ -87,14 +104,11 @@ def columns_of(
     table = pd.concat(tiles, ignore_index=True)
     table["x_px"], table["y_px"] = table["x_A"] / pixel[0], table["y_A"] / pixel[1]
     options = {"noise": "idpc"} | options
-    if options.pop("planewise", False):
-        table["site"] = table["species"].where(table["species"] != "O", "O" + table["N"].astype(str))
-        options["widths"] = "site"
-    fitted = refine_columns(image, table, pixel_size=pixel, **options)
+    fitted = refine_columns(image, table[["species", "x_px", "y_px"]], pixel_size=pixel, **options)
     table["dx_A"] = (fitted["x_px"] - table["x_px"]) * pixel[0]
     table["dy_A"] = (fitted["y_px"] - table["y_px"]) * pixel[1]
     table["intensity"], table["sigma_A"] = fitted["intensity"], fitted["sigma_A"]
-    u = _u(one, found.atoms.box_A)
+    u = _u(one, found.box_A)
     table = _from_cage(table, u)
     return table[table["middle"]].reset_index(drop=True), u
 
@@ -150,10 +164,3 @@ def planes_of(columns: pd.DataFrame, u: np.ndarray) -> pd.DataFrame:
     out["occupancy"] = part["occupancy"].mean()
     out["delta_A"] = table[table["species"] == "K"].groupby("N")["delta_A"].mean()
     return pd.DataFrame(out)
-
-
-def compute_all(conditions: Iterable[Condition], folder: Path) -> None:
-    """Compute all images that are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for condition in conditions:
-        condition.compute(folder)

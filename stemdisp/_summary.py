@@ -13,7 +13,7 @@ from stemdisp import __version__, statistics, tables
 from stemdisp.interpret import interpret_displacement
 from stemdisp.load import dose_of
 from stemdisp.polarisation import charges_of
-from stemdisp.response import choose_curve, is_calibrated
+from stemdisp.response import CATION_F, choose_curve, is_calibrated, thickness_range
 from stemdisp.sensitivity import sensitivity
 from stemdisp.vacancies import count_vacancies
 
@@ -29,6 +29,8 @@ SCHEMA = 1
 # Residual power in the columns' band over that of the noise. Real columns are not Gaussians:
 # above this the misfit, not the noise, decides the accuracy.
 MISFIT = 3.0
+# Share of the bulk's offset that tilt leaves near the interface (multislice; docs/systematics.md).
+TILT_LEFT = 0.7
 LIBRARIES = ("numpy", "scipy", "pandas", "scikit-image", "hyperspy", "rosettasciio", "numba")
 
 
@@ -76,6 +78,7 @@ def build_summary(
         crystal.zone_axis,
         config.specimen.thickness_nm,
     )
+    seen = _sensitivity(result, source, registration)
     nulls = statistics.null_test(result.planes, bulk_from=result.config.analysis.bulk_from)
     summary = {
         "schema": SCHEMA,
@@ -85,8 +88,8 @@ def build_summary(
         "lattice": _lattice(result),
         "interface": _interface(result),
         "bulk_offset_A": offset,
-        "decay": _decay(result),
-        "depth": _depths(result),
+        "decay": _decay(result, seen),
+        "depth": _depths(result, seen),
         "correlation": None
         if result.correlation is None
         else {
@@ -95,7 +98,7 @@ def build_summary(
         },
         "null_test": nulls,
         "vacancies": _vacancies(result),
-        "sensitivity": _sensitivity(result, source, registration),
+        "sensitivity": seen,
         "occupancy_calibration": None if curve is None else curve.source,
         "polarisation": _polarisation(result),
         "interpretation": _interpretation(result),
@@ -173,23 +176,44 @@ def _interface(result: Result) -> dict[str, Any] | None:
     }
 
 
-def _decay(result: Result) -> dict[str, Any] | None:
+def _decay(result: Result, seen: dict[str, Any] | None) -> dict[str, Any] | None:
     fit = result.decay
     if fit is None:
         return None
     names = ("delta0_A", "delta0_err_A", "delta0_ci_A", "xi_planes", "xi_ci_planes", "xi_nm")
     names += ("xi_ci_nm", "c_A", "c_err_A", "model", "note")
-    return {name: _plain(getattr(fit, name)) for name in names}
+    out = {name: _plain(getattr(fit, name)) for name in (*names, "p")}
+    if not np.isfinite(fit.xi_planes):
+        out["note"] = _with_dose(out["note"], seen, "delta")
+    return out
 
 
-def _depths(result: Result) -> dict[str, Any] | None:
+def _depths(result: Result, seen: dict[str, Any] | None) -> dict[str, Any] | None:
     if result.depths is None:
         return None
     out = {}
-    for name in ("displacement", "vacancy", "difference"):
+    for name, kind in (("displacement", "delta"), ("vacancy", "occupancy"), ("difference", "")):
         depth = getattr(result.depths, name)
         out[name] = {k: _plain(getattr(depth, k)) for k in ("N", "ci", "method", "note")}
+        if kind and not depth.N > 0:
+            out[name]["note"] = _with_dose(depth.note, seen, kind)
     return out
+
+
+def _with_dose(note: str, seen: dict[str, Any] | None, kind: str) -> str:
+    """Add to a note the dose that would show little where nothing, or nothing for sure, is seen."""
+    if seen is None:
+        return note
+    what = {"delta": "0.05 A in one plane", "occupancy": "a missing tenth in one plane"}[kind]
+    factor = seen[f"{kind}_dose_factor"]
+    if factor is None:
+        known = seen["delta_detectable_A" if kind == "delta" else "occupancy_detectable"]
+        more = f"no dose would show {what}: columns scatter too much" if known else ""
+    elif factor <= 1.0:
+        more = f"{what} would have been seen at this dose"
+    else:
+        more = f"{what} needs {factor:.2g} times this dose"
+    return "; ".join(text for text in (note, more) if text)
 
 
 def _plain(value: Any) -> Any:
@@ -282,6 +306,40 @@ def _registration(registration: Registration | None, size: np.ndarray) -> dict[s
     }
 
 
+def _systematic(result: Result, displacements: Displacements) -> list[tuple[str, str]]:
+    """Warn where what tilt and thickness do may exceed the error bars."""
+    found = []
+    config = result.config
+    planes = result.planes
+    if result.interface is not None and displacements.bulk != "none":
+        first = planes.loc[planes["N"] == 1, "delta_err_A"].to_numpy(dtype=float)
+        offset = displacements.offset
+        left = TILT_LEFT * float(np.hypot(offset["delta"], offset["delta_perp"]))
+        if first.size and left > 2.0 * first[0]:
+            found.append(
+                (
+                    "tilt-offset",
+                    f"the bulk is off its symmetry by {left / TILT_LEFT:.2g} A, as tilt makes it; "
+                    f"up to {left:.2g} A of that may be left in plane N = 1 after it is taken off, "
+                    "which is more than its error bar",
+                )
+            )
+    thickness = config.specimen.thickness_nm
+    crystal = config.crystal
+    if not isinstance(thickness, str) and is_calibrated(crystal.structure, crystal.zone_axis):
+        most = thickness_range(CATION_F)[1]
+        if thickness > most and "occupancy" in planes and planes["occupancy"].notna().any():
+            found.append(
+                (
+                    "occupancy-uncalibrated",
+                    f"at {thickness:g} nm the intensity of oxygen columns hardly depends on how "
+                    f"much oxygen there is (calibrated up to {most:g} nm): the occupancy is a "
+                    "ratio of intensities, not a share of atoms",
+                )
+            )
+    return found
+
+
 def _warnings(
     result: Result, fit: Fit, displacements: Displacements, nulls: dict[str, Any]
 ) -> list[dict[str, str]]:
@@ -293,6 +351,7 @@ def _warnings(
             "none": "no bulk planes are visible: displacements are not corrected for specimen tilt",
         }[displacements.bulk]
         found.append(("bulk-shallow", text))
+    found += _systematic(result, displacements)
     if fit.misfit > MISFIT:
         found.append(
             (

@@ -196,7 +196,9 @@ def _shares(text: str) -> tuple[float, ...]:
     except ValueError:
         shares = (-1.0,)
     if not all(0.0 <= share <= 1.0 for share in shares):
-        raise ConfigError(f"--occupancy {text!r} is not a list of numbers from 0 to 1: 0.45,0.6,0.8")
+        raise ConfigError(
+            f"--occupancy {text!r} is not a list of numbers from 0 to 1: 0.45,0.6,0.8"
+        )
     return shares
 
 

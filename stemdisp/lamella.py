@@ -136,7 +136,9 @@ def build_lamella(lamella: Lamella) -> Atoms:
     )
     u_image = _axis(projection, frame)
     truth = _truth((xyz, ij, species, layer, number), column, delta, width)
-    moves = delta if lamella.moved == "column" else np.where(elements == lamella.displaced, delta, 0)
+    moves = (
+        delta if lamella.moved == "column" else np.where(elements == lamella.displaced, delta, 0)
+    )
     xyz[:, :2] += moves[:, None] * u_image
     there = _vacancies(column, elements, species, number, lamella.occupancy, rng)
     pure = np.array([projection.sites_of(s)[0].is_anion for s in truth["species"]])
@@ -254,7 +256,7 @@ def _origin(crystal: Structure, projection: Projection) -> np.ndarray:
 def _site_of(
     ij: np.ndarray, elements: np.ndarray, projection: Projection, *, strict: bool = True
 ) -> np.ndarray:
-    """Number of the site at which each atom lies, -1 for none."""
+    """Give the number of the site at which each atom lies, -1 for none."""
     out = np.full(len(ij), -1)
     for k, site in enumerate(projection.sites):
         off = ij - np.array([site.u, site.v])

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,8 @@ import numpy as np
 import pandas as pd
 
 from stemdisp import statistics, tables
-from stemdisp._start import NUISANCE
+from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
-from stemdisp.calibrate import choose_pixel_size, refit_lattice
-from stemdisp.check import check_assignment, interface_doubts, interface_notes, lattice_notes
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
@@ -25,22 +23,16 @@ from stemdisp.dose import measure_frames
 from stemdisp.dpc import integrate_dpc
 from stemdisp.errors import DataError
 from stemdisp.find import (
-    crystal_mask,
-    find_columns,
-    find_film,
     find_unexpected,
-    pixels_per_angstrom,
 )
-from stemdisp.interface import Interface, find_interface
+from stemdisp.interface import find_interface
 from stemdisp.interpret import read_planes
-from stemdisp.lattice import Lattice, find_lattice
+from stemdisp.lattice import find_lattice
 from stemdisp.load import classify, load, signal_pixel_size_A
 from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes
 from stemdisp.polarisation import charges_of, polarisation
-from stemdisp.refine import refine_columns
 from stemdisp.register import Registration, align_stack
-from stemdisp.repeats import apply_factors, error_factors, fit_halves
 from stemdisp.response import choose_curve, is_calibrated
 from stemdisp.result import Result
 from stemdisp.sublattice import measure_displacements
@@ -52,7 +44,6 @@ if TYPE_CHECKING:
 # Where columns show that they are no Gaussians, the film displaces those next to it by 1 to 6 pm
 # in multislice images; below, the noise hides it.
 FILM_BIAS_A = 0.03
-FAINT = 6.0  # standard errors of the intensity below which a fitted place is not to be kept
 STAGES = (
     "load",
     "register",
@@ -143,7 +134,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("lattice", bar):
         scene = _lattice(image, source, projection, config)
     with clock.stage("refine", bar):
-        scene, columns, film, halves = _refine(scene, registration, warnings)
+        scene, columns, film, halves = fit_crystal(scene, registration, warnings)
     lattice, interface, size = scene.lattice, scene.interface, scene.size
     with clock.stage("displacement", bar):
         columns, planes = _displacement(scene, columns, halves)
@@ -185,31 +176,6 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     )
     result.summary.update(summary, timings_s=clock.seconds)
     return result
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """What the later stages share: the image and the crystal found in it."""
-
-    image: Signal2D
-    lattice: Lattice
-    projection: Projection
-    interface: Interface | None
-    size: tuple[float, float]
-    stated: tuple[float, float] | None
-    config: Config
-
-    def calibrated(self) -> tuple[Scene, list[dict[str, str]]]:
-        """Settle the pixel size with the lattice as it stands."""
-        size, notes = choose_pixel_size(
-            self.config.input.pixel_size, self.stated, self.lattice, self.projection
-        )
-        return replace(self, size=size), notes
-
-    @property
-    def bright(self) -> np.ndarray:
-        """The image with columns bright."""
-        return np.asarray(self.image.data, dtype=np.float64) * self.lattice.sign
 
 
 def _project(config: Config) -> Projection:
@@ -284,108 +250,6 @@ def _lattice(
     )
     scene = Scene(image, lattice, projection, interface, (1.0, 1.0), stated, config)
     return scene.calibrated()[0]
-
-
-def _refine(
-    scene: Scene, registration: Registration | None, warnings: list[dict[str, str]]
-) -> tuple[Scene, pd.DataFrame, pd.DataFrame, list[pd.DataFrame]]:
-    """Fit the crystal; then again with the pixel size that its columns give, and with the film.
-
-    Bright spots of a film next to the crystal overlap with its last columns, so they are fitted
-    along as nuisance. The halves of a stack are fitted too: they show what moves columns beyond
-    the noise.
-    """
-    bright, interface = scene.bright, scene.interface
-    scale = pixels_per_angstrom(scene.lattice, scene.projection)
-    seeds = find_columns(bright, scene.lattice, projection=scene.projection, interface=interface)
-    options: dict[str, Any] = {
-        "pixel_size": scene.size,
-        "noise": scene.config.refine.noise,
-        "mask": crystal_mask(bright, scene.lattice, interface, scale),
-        "noise_psd": None if registration is None else registration.noise_psd,
-    }
-    columns = refine_columns(bright, seeds, **options)
-    marker = scene.config.crystal.cage.split("/")[0]
-    scene, notes = replace(
-        scene, lattice=refit_lattice(scene.lattice, columns, species=marker)
-    ).calibrated()
-    warnings += notes + _second_look(bright, scene)
-    film = seeds[:0]
-    if interface is not None:
-        film = find_film(columns.attrs["fit"].residual, scene.lattice, interface, scale)
-    both = pd.concat([_restarted(seeds, columns, scene.lattice), film], ignore_index=True)
-    options["pixel_size"] = scene.size
-    both = refine_columns(bright, both, **options)
-    film = both[both["species"] == NUISANCE]
-    columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
-    halves = _halves(scene, registration, both, options)
-    columns = apply_factors(columns, error_factors(halves) if halves else {})
-    columns.attrs["fit"] = both.attrs["fit"]
-    return scene, _in_input_axes(columns, scene), film, halves
-
-
-def _halves(
-    scene: Scene, registration: Registration | None, both: pd.DataFrame, options: dict[str, Any]
-) -> list[pd.DataFrame]:
-    """Fit the same columns to the means of every other frame; nothing for a single image."""
-    if registration is None or registration.halves is None:
-        return []
-    n = registration.n_used
-    halves = fit_halves(
-        [half * scene.lattice.sign for half in registration.halves],
-        both,
-        shares=((n + 1) // 2 / n, n // 2 / n),
-        **(options | {"noise": both.attrs["fit"].noise.kind}),
-    )
-    out = []
-    for half in halves:
-        part = half[half["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
-        part.attrs["fit"] = half.attrs["fit"]
-        out.append(part)
-    return out
-
-
-def _restarted(seeds: pd.DataFrame, columns: pd.DataFrame, lattice: Lattice) -> pd.DataFrame:
-    """Start the second fit where the first one ended; columns that it hardly saw, on their sites.
-
-    A faint column is held where it starts, and the first fit may have left it on noise.
-    """
-    site = lattice.position(seeds[["i", "j"]].to_numpy(dtype=float))
-    faint = ~(columns["intensity"] > FAINT * columns["intensity_err"]).to_numpy()
-    faint |= columns["x_px"].isna().to_numpy()
-    known = {
-        name: np.where(faint, site[:, axis], columns[name])
-        for axis, name in enumerate(("x_px", "y_px"))
-    }
-    return seeds.assign(**known, intensity=columns["intensity"], sigma_A=columns["sigma_A"])
-
-
-def _second_look(bright: np.ndarray, scene: Scene) -> list[dict[str, str]]:
-    """Hold assignment and interface against the image again; a wrong assignment ends the run."""
-    upright = replace(scene.lattice, sign=1)
-    for doubt in check_assignment(bright, upright, scene.projection):
-        raise DataError(doubt["message"])
-    notes = lattice_notes(scene.lattice)
-    if scene.interface is None:
-        return notes
-    cage = scene.config.crystal.cage.split("/")[0]
-    others = "/".join(
-        s
-        for s in scene.projection.species
-        if s != cage and not scene.projection.sites_of(s)[0].is_anion
-    )
-    doubts = interface_doubts(scene.interface, cage, others)
-    return notes + doubts + interface_notes(scene.interface)
-
-
-def _in_input_axes(columns: pd.DataFrame, scene: Scene) -> pd.DataFrame:
-    """Shift calibrated positions by the offset of the image's axes (that of the crop, too)."""
-    shift = {}
-    for name, axis, size in zip(
-        "xy", scene.image.axes_manager.signal_axes, scene.size, strict=True
-    ):
-        shift[f"{name}_A"] = columns[f"{name}_A"] + axis.offset / axis.scale * size
-    return columns.assign(**shift)
 
 
 def _displacement(

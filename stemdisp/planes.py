@@ -116,9 +116,7 @@ def average_occupancy(
     ratio, total, noise = (out[name].to_numpy(dtype=float) for name in names[2:])
     occupancy, occupancy_error = calibrated(ratio, total, curve)
     noise = noise if curve is None else curve(ratio, noise)[1]
-    out = out.assign(
-        occupancy=occupancy, occupancy_err=occupancy_error, occupancy_noise=noise
-    )
+    out = out.assign(occupancy=occupancy, occupancy_err=occupancy_error, occupancy_noise=noise)
     return out.astype({"N": "Int64", "n_anions": "Int64"})
 
 

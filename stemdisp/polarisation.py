@@ -141,9 +141,7 @@ def _charge_error(
         changed = Charges(
             {e: z * (1.0 + CHARGE_ERR * (e == element)) for e, z in charges.values.items()}, ""
         )
-        values = [
-            charge_density(projection, species, c, whole=whole) for c in (charges, changed)
-        ]
+        values = [charge_density(projection, species, c, whole=whole) for c in (charges, changed)]
         if None in values:
             return np.nan
         squares += (values[1] - values[0]) ** 2

@@ -1,9 +1,9 @@
 """How a fitted column answers to its atoms: calibrations from multislice images.
 
-A mixed column follows its cation by a fraction f only, and a pure anion column that lacks atoms loses
-less intensity than it loses atoms, the more so the thicker the specimen. The figures are those of
-``python -m benchmarks.calibrate --multislice`` (300 kV, 25 mrad, quadrants 6-24 mrad); the page
-"Calibration" of the documentation has them with their scatter.
+A mixed column follows its cation by a fraction f only, and a pure anion column that lacks atoms
+loses less intensity than it loses atoms, the more so the thicker the specimen. The figures are
+those of ``python -m benchmarks.calibrate --multislice FOLDER`` (300 kV, 25 mrad, quadrants 6-24
+mrad); the page "Systematic errors" of the documentation has them with their scatter.
 """
 
 from __future__ import annotations
@@ -139,9 +139,7 @@ def cation_displacement(
     return moved, np.hypot(error / slope, CATION_F_ERR * moved / slope)
 
 
-def column_displacement(
-    delta_A: np.ndarray, error_A: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def column_displacement(delta_A: np.ndarray, error_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Displacement of the atoms, if all atoms of a column move together.
 
     Parameters

@@ -8,11 +8,9 @@ noise on the two components of the DPC vector, and integrated with the image, wh
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import pandas as pd
 from scipy import fft
@@ -325,24 +323,10 @@ def render(blobs: np.ndarray, path: np.ndarray, size: int) -> np.ndarray:
     image = np.zeros((size, size))
     middle = path.mean(axis=0)
     reach = int(np.ceil(4.5 * blobs[:, 3].max() + np.abs(path - middle).max()))
-    _add_gaussians(image, np.ascontiguousarray(blobs), np.ascontiguousarray(path), middle, reach)
+    from stemdisp._render import add_gaussians  # compiles
+
+    add_gaussians(image, np.ascontiguousarray(blobs), np.ascontiguousarray(path), middle, reach)
     return image
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _add_gaussians(image, blobs, path, middle, reach):
-    """Add Gaussians (x, y, volume, width) whose rows are shifted by `path`, in px."""
-    ny, nx = image.shape
-    for k in range(len(blobs)):
-        x, y, volume, sigma = blobs[k]
-        peak = volume / (2 * math.pi * sigma**2)
-        col, row = int(round(x + middle[0])), int(round(y + middle[1]))
-        for r in range(max(row - reach, 0), min(row + reach + 1, ny)):
-            dy = r - y - path[r, 1]
-            left = x + path[r, 0]
-            for c in range(max(col - reach, 0), min(col + reach + 1, nx)):
-                dx = c - left
-                image[r, c] += peak * math.exp(-(dx * dx + dy * dy) / (2 * sigma**2))
 
 
 def _slow_background(size: int, rng: np.random.Generator) -> np.ndarray:

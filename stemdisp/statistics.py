@@ -26,7 +26,6 @@ from ._values import (
 )
 from .tables import check_columns, usable
 
-
 DECAY_SHARE = 0.4
 
 

@@ -184,7 +184,7 @@ def _measure(
 
 
 def _combined_error(combo: sparse.csr_array, covariance: sparse.csr_array) -> np.ndarray:
-    """Standard errors of linear combinations (rows) of the fit's parameters."""
+    """Give standard errors of linear combinations (rows) of the fit's parameters."""
     variance = np.asarray((combo @ covariance).multiply(combo).sum(axis=1)).ravel()
     return np.sqrt(np.maximum(variance, 0.0))
 

@@ -214,13 +214,37 @@ def fake_simulation(monkeypatch, image):
     return seen
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--thickness", 10), ("--thickness", "--multislice")),
+        (("--tilt", 1, 2, "--phonons", 1), ("--tilt, --phonons", "--multislice")),
+        (("--multislice", "--frames", 3), ("--frames", "not with")),
+        (("--occupancy", "0.5,x"), ("--occupancy", "0.45,0.6")),
+        (("--occupancy", "0.5,1.5"), ("--occupancy", "0 to 1")),
+        (("--multislice", "--preset", "gold"), ("gold", "lao-kto-111")),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(invoke, tmp_path, options, words):
+    status, _, err = invoke("simulate", tmp_path / "a.hspy", *options)
+    assert status == 2 and all(word in err for word in words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_multislice_without_abtem_says_what_to_install(invoke, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "abtem", None)
+    status, _, err = invoke("simulate", tmp_path / "a.hspy", "--multislice")
+    assert status == 2 and "pip install 'stemdisp[simulate]'" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_simulate_writes_the_stack_and_its_truth(invoke, tmp_path, fake_simulation):
     status, out, _ = invoke(
         "simulate", tmp_path / "a.b.hspy", "--seed", 5, "--frames", 2, "--dose", 100
     )
     assert status == 0 and "a.b.truth.csv" in out
     assert fake_simulation["seed"] == 5 and fake_simulation["n_frames"] == 2
-    assert fake_simulation["dose_e_per_A2"] == 100.0 and fake_simulation["size"] is None
+    assert fake_simulation["dose_e_per_A2"] == 100.0 and "size" not in fake_simulation
     assert stemdisp.load(tmp_path / "a.b.hspy").data.shape == (2, 24, 32)
     assert pd.read_csv(tmp_path / "a.b.truth.csv").species.tolist() == ["K"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.hspy", "a.b.truth.csv"]

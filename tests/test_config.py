@@ -25,6 +25,7 @@ CONTRACT = {
         "zone_axis": [1, -1, 0],
         "displaced": "K",
         "cage": "Ta/O",
+        "born_charges": "auto",
     },
     "specimen": {"thickness_nm": "unknown"},
     "interface": {
@@ -35,7 +36,13 @@ CONTRACT = {
         "at": "auto",
     },
     "refine": {"noise": "auto"},
-    "analysis": {"bulk_from": 10, "confidence": 0.95, "seed": 0},
+    "analysis": {
+        "bulk_from": 10,
+        "confidence": 0.95,
+        "seed": 0,
+        "occupancy_calibration": "auto",
+        "dose_series": True,
+    },
 }
 
 

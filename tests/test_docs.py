@@ -23,6 +23,7 @@ CARRIED = {
     "PIL": "matplotlib",
     "markupsafe": "jinja2",
     "tifffile": "rosettasciio",
+    "ase": "abtem",
 }
 
 
@@ -78,7 +79,7 @@ def test_every_dependency_has_its_reason():
 
 def test_every_dependency_is_pinned():
     pins = {line.split("==")[0].lower() for line in text("constraints.txt").splitlines()}
-    assert declared("atomap", "test", "lint", "docs") - pins == set()
+    assert declared("atomap", "simulate", "test", "lint", "docs") - pins == set()
 
 
 def test_the_architecture_lists_every_module():
@@ -102,15 +103,18 @@ def test_the_methods_name_modules_and_bits_that_exist():
 
 
 def test_constants_in_the_methods_are_those_of_the_code():
-    from stemdisp import _start, _summary, find, fit, interpret
+    from stemdisp import _start, _summary, find, fit, pipeline, polarisation, response
 
     page = " ".join(text("docs/methods.md").split())
     assert f"knots {_start.BACKGROUND_KNOTS_A:g} Å apart" in page
     assert f"within {find.FILM_BAND_A[1]:g} Å of the last plane" in page
     assert f"within {fit.NEIGHBOURHOOD_A:g} Å" in page
     assert f"Above {_summary.MISFIT:g} the run warns" in page
-    values = [f"{f:.2f}" for f in interpret._F_CATION.values()]
+    values = [f"{f:.2f}" for f in response.CATION_F.values()]
     assert f"f = {', '.join(values[:-1])} and {values[-1]} at 5, 10, 15 and 20 nm" in page
+    assert f"{response.COLUMN_F} ± {response.COLUMN_F_ERR}" in page
+    assert f"{100 * pipeline.FILM_BIAS_A:g} pm are added" in page
+    assert f"{100 * polarisation.CHARGE_ERR:g} %" in page
 
 
 @pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("*.md")))

@@ -142,6 +142,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         "correlation": rows.correlation(result),
         "null_test": rows.null_test(result),
         "depths": rows.depths(result),
+        "sensitivity": rows.sensitivity(result),
         "planes": rows.planes_rows(result),
         "frames": rows.frames_rows(result),
         "quality": rows.quality_rows(result),

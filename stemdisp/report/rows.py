@@ -10,6 +10,7 @@ import pandas as pd
 from stemdisp import _plot_style as st
 from stemdisp import tables
 from stemdisp._plot_numbers import (
+    MINUS,
     UNKNOWN,
     fixed,
     known,
@@ -36,7 +37,10 @@ def interpretation(result: Any) -> dict[str, Any]:
     species = st.displaced_species(result)
     what = found.get("measured") or "column"
     factor = measured(found.get("f"), found.get("f_err"))
-    note = str(found.get("note") or "")
+    note = as_sentence(str(found.get("note") or ""))
+    charges = get(result, "polarisation") or {}
+    if charges:
+        note += f" {_charges(charges)}"
     return {
         "rows": [
             (f"{what} in the image", value, "measured"),
@@ -50,10 +54,78 @@ def interpretation(result: Any) -> dict[str, Any]:
                 wording.reading(result, "whole_column"),
                 "interpretation",
             ),
+            *_polarisation(charges, species),
         ],
         "factor": factor,
-        "note": as_sentence(note),
+        "note": note.strip(),
     }
+
+
+def _polarisation(found: dict[str, Any], species: str) -> list[tuple[str, str, str]]:
+    """Return the estimates for both readings; nothing without charges."""
+    cases = (("cation", f"only {species} moves"), ("column", "the whole column moves"))
+    return [
+        (
+            f"polarisation of the plane, if {what}",
+            measured(
+                found.get(f"P1_{reading}_uC_cm2"), found.get(f"P1_{reading}_err_uC_cm2"), "µC/cm²"
+            ),
+            "estimate",
+        )
+        for reading, what in (cases if found else ())
+    ]
+
+
+def _charges(found: dict[str, Any]) -> str:
+    """Name the Born charges of an estimate and their source."""
+    values = ", ".join(
+        f"{species} {MINUS if charge < 0 else '+'}{abs(charge):g}"
+        for species, charge in (found.get("charges") or {}).items()
+    )
+    return f"Polarisation with the Born charges {values} ({found.get('source')}), cages at rest."
+
+
+def sensitivity(result: Any) -> Rows:
+    """Return what this image could have shown, and what more electrons would buy."""
+    seen, vacant = get(result, "sensitivity") or {}, get(result, "vacancies") or {}
+    if not seen:
+        return []
+    least = seen.get("delta_detectable_A"), seen.get("occupancy_detectable")
+    rows = [
+        (
+            "smallest δ of a plane",
+            _with_unit(two_digits(least[0]), "Å") if known(least[0]) else UNKNOWN,
+        ),
+        ("smallest missing share", two_digits(least[1]) if known(least[1]) else UNKNOWN),
+        ("dose for δ = 0.05 Å", _dose(seen, "delta")),
+        ("dose for a missing tenth", _dose(seen, "occupancy")),
+    ]
+    if vacant.get("n_tested"):
+        rate = 100 * float(vacant["false_discovery_rate"])
+        rows.append(
+            (
+                f"columns called vacant (false discoveries {rate:g} %)",
+                f"{number(vacant['n_vacant'], 6)} of {number(vacant['n_tested'], 6)}",
+            )
+        )
+    curve = get(result, "occupancy_calibration")
+    rows.append(
+        ("occupancy calibrated by", str(curve) if curve else "nothing: ratio of intensities")
+    )
+    return rows
+
+
+def _dose(seen: dict[str, Any], kind: str) -> str:
+    """Write a dose as a multiple of the present one, and in electrons where that is known."""
+    factor, dose = seen.get(f"{kind}_dose_factor"), seen.get(f"{kind}_dose_e_per_A2")
+    if not known(factor):
+        return (
+            "no dose is enough: columns scatter"
+            if known(seen.get("delta_detectable_A"))
+            else UNKNOWN
+        )
+    text = f"{two_digits(factor)} times this one"
+    return f"{text} ({number(dose)} e/Å²)" if known(dose) else text
 
 
 def correlation(result: Any) -> Rows:

@@ -1,0 +1,140 @@
+"""Multislice images: of our own lamellae, and against those that other code has made."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED
+
+from stemdisp.pipeline import run
+
+FOLDER = SHARED / "data" / "multislice"
+
+
+# ---- our own ------------------------------------------------------------------------------------
+
+
+def own(**changes):
+    pytest.importorskip("abtem")
+    from stemdisp.lamella import Lamella
+    from stemdisp.multislice import Optics, simulate_multislice
+
+    settings = {"thickness_nm": 5.0, "film_A": 0.0, "n_planes": 3, "occupancy": ()} | changes
+    phonons = settings.pop("phonons", 0)
+    return simulate_multislice(
+        Lamella(**settings),
+        Optics(phonons=phonons, potential_step_A=0.13),
+        dose_e_per_A2=np.inf,
+        width_A=19.0,
+        seed=1,
+    )
+
+
+@pytest.mark.slow
+def test_columns_are_bright_where_the_truth_says():
+    from stemdisp.dpc import integrate_dpc
+    from stemdisp.refine import refine_columns
+
+    signal, truth = own(delta0_A=0.3, xi_planes=1.0)
+    step = signal.axes_manager.signal_axes[0].scale
+    data = np.tile(signal.data, (1, 3, 1))
+    image = integrate_dpc(data, pixel_size_A=step)
+    height = signal.data.shape[1]
+    rows = [truth.assign(y_px=truth["y_px"] + k * height) for k in range(3)]
+    table = pd.concat(rows, ignore_index=True)
+    fitted = refine_columns(image, table, pixel_size=step, noise="idpc")
+    inner = table["y_px"].between(height, 2 * height) & table["x_px"].between(40, 155)
+    off = np.hypot(fitted["x_px"] - table["x_px"], fitted["y_px"] - table["y_px"]) * step
+    still = inner & (table["species"] != "K")
+    assert off[still].max() < 0.03
+    # K moves by 0.3, 0.11 and 0.04 A, and its column by two thirds or three quarters of that
+    moved = off[inner & (table["species"] == "K") & (table["N"] == 1)] / 0.3
+    assert 0.6 < moved.min() and moved.max() < 0.9
+    assert signal.data.sum(axis=0).mean() == pytest.approx(0.8, abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_mean_cell_is_that_of_other_code():
+    from stemdisp.dpc import integrate_dpc
+    from stemdisp.refine import refine_columns
+
+    path = FOLDER / "kto111_10nm.npz"
+    if not path.exists():
+        pytest.skip(f"the multislice images are not at hand ({path}); set STEMDISP_SHARED")
+    signal, truth = own(thickness_nm=10.0, delta0_A=0.0, phonons=1)
+    step = signal.axes_manager.signal_axes[0].scale
+    height = signal.data.shape[1]
+    table = pd.concat(
+        [truth.assign(y_px=truth["y_px"] + k * height) for k in range(3)], ignore_index=True
+    )
+    image = integrate_dpc(np.tile(signal.data, (1, 3, 1)), pixel_size_A=step)
+    fitted = refine_columns(image, table, pixel_size=step, noise="idpc")
+    inner = table["y_px"].between(height, 2 * height) & table["x_px"].between(40, 155)
+    ours = fitted[inner].groupby("species")["intensity"].median()
+
+    from benchmarks.shape import fit, load_condition
+
+    other = load_condition(FOLDER, "10nm")
+    table = fit(other, "idpc")
+    deep = table[other.columns["N"].between(7, 10)]
+    theirs = deep.groupby(deep["species"].replace("KO", "K"))["intensity"].median()
+    assert (ours / theirs).to_numpy() == pytest.approx(np.ones(3), abs=0.05)
+
+
+# ---- those of other code, through the whole run --------------------------------------------------
+
+
+def analyse(name, dose, thickness="unknown", tiles=10):
+    """Run on counts of the segment images, side by side, each with noise of its own."""
+    from hyperspy.signals import Signal2D
+
+    path = FOLDER / f"kto111_{name}.npz"
+    if not path.exists():
+        pytest.skip(f"the multislice images are not at hand ({path}); set STEMDISP_SHARED")
+    with np.load(path) as file:
+        pixel = float(file["pixel_A"])
+        quadrants = np.tile(file["quadrants"], (1, 1, tiles))
+    counts = np.random.default_rng(0).poisson(quadrants * dose * pixel**2)
+    signal = Signal2D(counts.astype(np.float32))
+    for axis in signal.axes_manager.signal_axes:
+        axis.scale, axis.units = pixel, "Å"
+    result = run(
+        signal,
+        settings={"input": {"kind": "dpc-segments"}, "specimen": {"thickness_nm": thickness}},
+    )
+    truth = pd.DataFrame(json.loads(path.with_suffix(".json").read_text())["columns"])
+    return result, truth
+
+
+def by_plane(truth, species, name):
+    return truth[truth["species"] == species].groupby("N")[name].mean()
+
+
+@pytest.mark.parametrize(("name", "thickness"), [("10nm", 10.0), ("10nm_KO", 10.0), ("15nm", 15.0)])
+def test_displacements_and_occupancies_of_multislice_images(name, thickness):
+    result, truth = analyse(name, 5000.0, thickness)
+    planes = result.planes.set_index("N")
+    off = planes["delta_A"] - by_plane(truth, "KO", "delta_fit_A")
+    error = planes["delta_err_A"]
+    assert (off.abs().loc[2:9] < 0.02 + 2 * error.loc[2:9]).all()
+    assert abs(off[1]) < 0.05 + 2 * planes["delta_noise_A"][1]
+    reading = "delta1_whole_column" if name.endswith("KO") else "delta1_cation_only"
+    found = result.summary["interpretation"]
+    assert abs(found[f"{reading}_A"] - 0.54) < 2 * found[f"{reading}_err_A"]
+    low, high = result.decay.xi_ci_planes
+    assert low < 2.0 < high
+    true = by_plane(truth, "O", "occupancy_realised")
+    pull = (planes["occupancy"] - true) / np.hypot(planes["occupancy_err"], 0.05)
+    assert pull.loc[1:4].abs().max() < 2.5
+    # the control: the ratio of intensities is no occupancy in a specimen as thick as this
+    assert (planes["intensity_ratio"] - true).loc[1:2].max() > 0.06
+    assert result.depths.vacancy.N in ((5, 6, 7) if thickness < 12 else (4, 5, 6, 7))
+
+
+def test_a_thick_specimen_has_no_occupancy():
+    result, _ = analyse("30nm", 5000.0, 30.0)
+    assert result.planes["occupancy"].isna().all()
+    assert result.depths.vacancy.note.startswith("cannot tell")
+    assert result.summary["interpretation"]["f"] is None
+    assert result.summary["sensitivity"]["occupancy_detectable"] is None
