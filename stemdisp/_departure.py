@@ -49,6 +49,13 @@ def last_rejected(n: np.ndarray, z: np.ndarray, level: float, *, two_sided: bool
     return np.max(np.where(passed, n[order], 0), axis=1, initial=0)
 
 
+def smallest_p(z: np.ndarray, *, two_sided: bool) -> float:
+    """Chance of a departure as large as the largest of these in any of them (Bonferroni)."""
+    p = 2.0 * special.ndtr(-np.abs(z)) if two_sided else special.ndtr(-z)
+    known = p[np.isfinite(p)]
+    return float(min(1.0, known.size * known.min())) if known.size else float("nan")
+
+
 def change_point(dep: Departure, critical: float) -> tuple[np.ndarray, np.ndarray]:
     """Trial depths (0 and the candidates) and what each costs in chi2.
 

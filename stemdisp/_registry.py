@@ -204,14 +204,6 @@ COLUMNS: tuple[ColumnSpec, ...] = (
     ),
     ColumnSpec(
         _P,
-        "occupancy_noise",
-        "",
-        "float64",
-        "occupancy",
-        "standard error of occupancy from the fit and the reference alone",
-    ),
-    ColumnSpec(
-        _P,
         "intensity_ratio",
         "",
         "float64",
@@ -225,6 +217,14 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         "float64",
         "occupancy",
         "total standard error of intensity_ratio",
+    ),
+    ColumnSpec(
+        _P,
+        "intensity_ratio_noise",
+        "",
+        "float64",
+        "occupancy",
+        "standard error of intensity_ratio from the fit and the reference alone",
     ),
     ColumnSpec(
         _P,

@@ -13,7 +13,7 @@ from stemdisp import __version__, statistics, tables
 from stemdisp.interpret import interpret_displacement
 from stemdisp.load import dose_of
 from stemdisp.polarisation import charges_of
-from stemdisp.response import CATION_F, choose_curve, is_calibrated, thickness_range
+from stemdisp.response import CATION_F, OccupancyCurve, choose_curve, is_calibrated, thickness_range
 from stemdisp.sensitivity import sensitivity
 from stemdisp.vacancies import count_vacancies
 
@@ -78,7 +78,7 @@ def build_summary(
         crystal.zone_axis,
         config.specimen.thickness_nm,
     )
-    seen = _sensitivity(result, source, registration)
+    seen = _sensitivity(result, source, registration, curve)
     nulls = statistics.null_test(result.planes, bulk_from=result.config.analysis.bulk_from)
     summary = {
         "schema": SCHEMA,
@@ -194,7 +194,7 @@ def _depths(result: Result, seen: dict[str, Any] | None) -> dict[str, Any] | Non
     out = {}
     for name, kind in (("displacement", "delta"), ("vacancy", "occupancy"), ("difference", "")):
         depth = getattr(result.depths, name)
-        out[name] = {k: _plain(getattr(depth, k)) for k in ("N", "ci", "method", "note")}
+        out[name] = {k: _plain(getattr(depth, k)) for k in ("N", "ci", "method", "note", "p")}
         if kind and not depth.N > 0:
             out[name]["note"] = _with_dose(depth.note, seen, kind)
     return out
@@ -246,7 +246,10 @@ def _vacancies(result: Result) -> dict[str, Any] | None:
 
 
 def _sensitivity(
-    result: Result, source: Signal2D, registration: Registration | None
+    result: Result,
+    source: Signal2D,
+    registration: Registration | None,
+    curve: OccupancyCurve | None,
 ) -> dict[str, Any] | None:
     if result.interface is None:
         return None
@@ -259,6 +262,7 @@ def _sensitivity(
         confidence=analysis.confidence,
         n_candidates=analysis.bulk_from - 1,
         dose=total,
+        curve=curve,
     )
 
 

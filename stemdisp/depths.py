@@ -28,12 +28,17 @@ from .tables import check_columns, usable
 
 @dataclass(frozen=True)
 class Depth:
-    """A depth in planes with its interval; 0 = nothing found, NaN = cannot tell."""
+    """A depth in planes with its interval; 0 = nothing found, NaN = cannot tell.
+
+    `p` of a depth: the chance of a departure as clear as the clearest one, in any candidate plane,
+    where there is none. Of a difference: two-sided, from the bootstrap, for equal depths.
+    """
 
     N: float
     ci: Interval
     method: str
     note: str = ""
+    p: float = NAN
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,9 @@ def _depth(dep: departure.Departure | str, level: float, quantile: float) -> tup
     if unseen.size:
         notes.append("no clear departure at N = " + ", ".join(map(str, unseen)))
     name, k, ci = departure.model_depth(dep, critical, quantile)
+    p = departure.smallest_p(z[0], two_sided=dep.two_sided)
     return (
-        Depth(depth, (float(low), float(high)), "holm", "; ".join(notes)),
+        Depth(depth, (float(low), float(high)), "holm", "; ".join(notes), p),
         Depth(k, (float(min(ci[0], k)), float(max(ci[1], k))), name),
     )
 
@@ -224,7 +230,9 @@ def _difference(
     low = float(np.percentile(both, tail, method="lower"))
     high = float(np.percentile(both, 100.0 - tail, method="higher"))
     note = "" if all(depths.values()) else "one of the two was not found and counts as depth 0"
-    return Depth(point, (min(low, point), max(high, point)), method, note)
+    sides = min(np.count_nonzero(both <= 0), np.count_nonzero(both >= 0))
+    p = min(1.0, 2.0 * (1 + sides) / (1 + both.size))
+    return Depth(point, (min(low, point), max(high, point)), method, note, p)
 
 
 def _row_data(part: pd.DataFrame, value: str, error: str) -> tuple[np.ndarray, ...]:

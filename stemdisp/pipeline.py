@@ -297,7 +297,7 @@ def _occupancy(
             ("intensity_ratio", "intensity_ratio_err", "occupancy", "occupancy_err"), np.nan
         )
         columns = columns.assign(**unknown, vacancy_q=np.nan)
-        return columns, planes.assign(n_anions=0, **unknown, occupancy_noise=np.nan), profile
+        return columns, planes.assign(n_anions=0, **unknown), profile
     columns = measure_occupancy(
         columns,
         anion=anion,

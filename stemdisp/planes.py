@@ -89,9 +89,9 @@ def average_occupancy(
     Returns
     -------
     DataFrame
-        ``N, n_anions, intensity_ratio, intensity_ratio_err, occupancy, occupancy_err,
-        occupancy_noise`` (err: total; noise: of the fit and the reference alone), one row per
-        plane. Ratios are averaged, then calibrated: a bent curve does not bend the noise.
+        ``N, n_anions, intensity_ratio, intensity_ratio_err, intensity_ratio_noise, occupancy,
+        occupancy_err``, one row per plane (err: total; noise: of the fit and the reference alone).
+        Ratios are averaged, then calibrated: a bent curve does not bend the noise.
     """
     check_columns(columns, ("species", "N", "i", "intensity_ratio", "quality"))
     reference = columns.attrs.get("anion_reference")
@@ -110,13 +110,12 @@ def average_occupancy(
         shared = float(np.mean(common[index])) if len(index) else 0.0
         errors = [float(np.hypot(e, shared)) for e in (total, noise)]
         rows.append((number, len(index), mean, *errors))
-    names = ["N", "n_anions", "intensity_ratio", "intensity_ratio_err", "occupancy_noise"]
-    out = pd.DataFrame(rows, columns=names)
+    names = ["intensity_ratio", "intensity_ratio_err", "intensity_ratio_noise"]
+    out = pd.DataFrame(rows, columns=["N", "n_anions", *names])
     out = _add_plane_scatter(out, "intensity_ratio", "intensity_ratio_err", bulk_from)
-    ratio, total, noise = (out[name].to_numpy(dtype=float) for name in names[2:])
+    ratio, total = (out[name].to_numpy(dtype=float) for name in names[:2])
     occupancy, occupancy_error = calibrated(ratio, total, curve)
-    noise = noise if curve is None else curve(ratio, noise)[1]
-    out = out.assign(occupancy=occupancy, occupancy_err=occupancy_error, occupancy_noise=noise)
+    out = out.assign(occupancy=occupancy, occupancy_err=occupancy_error)
     return out.astype({"N": "Int64", "n_anions": "Int64"})
 
 

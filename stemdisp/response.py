@@ -22,6 +22,7 @@ CALIBRATED = ("KTaO3", (1, -1, 0))
 CATION_F = {5.0: 0.69, 10.0: 0.67, 15.0: 0.64, 20.0: 0.65}
 CATION_CURVE = {5.0: 0.55, 10.0: 0.36, 15.0: 0.24, 20.0: 0.17}
 CATION_F_ERR = 0.04
+CATION_MOST_A = 0.54  # largest displacement in the calibration; beyond, the curve is continued
 COLUMN_F, COLUMN_F_ERR = 0.985, 0.02
 # Intensity over that of full columns at these occupancies.
 OXYGEN = (0.0, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
@@ -126,7 +127,8 @@ def cation_displacement(
     -------
     value, error : ndarray
         In angstrom; NaN where the calibration does not hold. Solves ``delta = f(d) d`` with
-        ``f = f0 + k d^2``; the error holds that of f.
+        ``f = f0 + k d^2``; the error holds that of f, and beyond 0.54 A, where the calibration
+        ends, half of what the curve adds.
     """
     delta, error = np.asarray(delta_A, dtype=float), np.asarray(error_A, dtype=float)
     f0, k = at_thickness(CATION_F, thickness_nm), at_thickness(CATION_CURVE, thickness_nm)
@@ -136,7 +138,9 @@ def cation_displacement(
     for _ in range(30):  # Newton's steps on a monotone cubic
         moved = moved - ((f0 + k * moved**2) * moved - delta) / (f0 + 3 * k * moved**2)
     slope = f0 + 3 * k * moved**2
-    return moved, np.hypot(error / slope, CATION_F_ERR * moved / slope)
+    beyond = 0.5 * k * np.maximum(moved**2 - CATION_MOST_A**2, 0.0)
+    own = np.hypot(CATION_F_ERR, beyond) * moved / slope
+    return moved, np.hypot(error / slope, own)
 
 
 def column_displacement(delta_A: np.ndarray, error_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,6 +206,19 @@ class OccupancyCurve:
         """
         missing = 1.0 - self._line(np.asarray(ratio, dtype=float))
         return self.deficit_err * np.clip(missing, 0.0, 1.0)
+
+    def ratio_at(self, occupancy: float) -> float:
+        """Return the ratio of intensities that an occupancy between 0 and 1 has.
+
+        Parameters
+        ----------
+        occupancy : float
+
+        Returns
+        -------
+        float
+        """
+        return float(np.interp(occupancy, self.occupancy, self.ratio))
 
     def _line(self, ratio: np.ndarray) -> np.ndarray:
         inside = np.interp(ratio, self.ratio, self.occupancy)

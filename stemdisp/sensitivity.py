@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from stemdisp.response import OccupancyCurve
+
 POWER = 0.95
 WANTED = {"delta": 0.05, "occupancy": 0.1}  # angstrom; share of the oxygen
 
@@ -66,41 +68,54 @@ def dose_needed(
 
 
 def sensitivity(
-    planes: pd.DataFrame, *, confidence: float, n_candidates: int, dose: float | None
+    planes: pd.DataFrame,
+    *,
+    confidence: float,
+    n_candidates: int,
+    dose: float | None,
+    curve: OccupancyCurve | None = None,
 ) -> dict[str, Any]:
     """Say what the plane averages could have shown.
 
     Parameters
     ----------
     planes : DataFrame
-        ``N, delta_A, delta_err_A, delta_noise_A, occupancy_err, occupancy_noise``.
+        ``N, delta_err_A, delta_noise_A, intensity_ratio_err, intensity_ratio_noise``.
     confidence : float
         Of the run; a depth is tested at a tenth of 1 - confidence over all candidates.
     n_candidates : int
         Planes that are tested.
     dose : float or None
         Total electrons per square angstrom; None if unknown (doses are then multiples of it).
+    curve : OccupancyCurve, optional
+        Calibration: how much intensity a missing atom takes.
 
     Returns
     -------
     dict
-        ``delta_detectable_A`` and ``occupancy_detectable`` (typical plane before the bulk), the
-        multiple of the present dose that would show 0.05 A (``delta_dose_factor``) and a tenth of
-        the oxygen missing (``occupancy_dose_factor``; None where no dose would), and the same as
-        doses where the present one is known. None where planes carry no error.
+        ``delta_detectable_A`` and ``occupancy_detectable`` (missing share; typical plane before
+        the bulk), the multiple of the present dose that would show 0.05 A
+        (``delta_dose_factor``) and a tenth of the oxygen missing (``occupancy_dose_factor``; None
+        where no dose would), and the same as doses where the present one is known. None where
+        planes carry no error.
     """
     level = (1.0 - confidence) / 10.0 / max(n_candidates, 1)
     near = planes[planes["N"] <= n_candidates]
+    missing = WANTED["occupancy"]
+    wanted = {"delta": WANTED["delta"], "occupancy": missing}
+    if curve is not None:
+        wanted["occupancy"] = 1.0 - curve.ratio_at(1.0 - missing)
     out: dict[str, Any] = {"dose_e_per_A2": dose}
-    for kind, unit, noise_name, two_sided in (
-        ("delta", "_A", "delta_noise_A", True),
-        ("occupancy", "", "occupancy_noise", False),
+    for kind, name, unit, two_sided in (
+        ("delta", "delta_{}_A", "_A", True),
+        ("occupancy", "intensity_ratio_{}", "", False),
     ):
-        error = _typical(near, f"{kind}_err{unit}")
-        noise = _typical(near, noise_name)
+        error, noise = (_typical(near, name.format(part)) for part in ("err", "noise"))
         options = {"level": level, "two_sided": two_sided}
         seen = detectable(error, **options)
-        factor = dose_needed(WANTED[kind], error, noise, 1.0, **options)
+        if kind == "occupancy" and curve is not None and np.isfinite(seen):
+            seen = 1.0 - float(curve(np.array([1.0 - seen]), np.zeros(1))[0][0])
+        factor = dose_needed(wanted[kind], error, noise, 1.0, **options)
         out[f"{kind}_detectable{unit}"] = seen if np.isfinite(seen) else None
         out[f"{kind}_dose_factor"] = factor if np.isfinite(factor) else None
         known = dose is not None and np.isfinite(factor)

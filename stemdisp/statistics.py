@@ -236,7 +236,8 @@ def correlate(
     Returns
     -------
     Correlation
-        Between planes: Spearman and Pearson, with the spread that the plane errors make
+        Between planes: Spearman (its p from permutations of the planes, which any two profiles
+        that fall pass) and Pearson, with the spread that the plane errors make
         (parametric bootstrap; Pearson's is shifted by its bias, and still too narrow where the
         errors rival the differences between planes). Within planes: Pearson r of delta
         minus its plane mean with the occupancy of the own cage (anions at i +- 1/2, j +- 1/2, two
@@ -269,7 +270,7 @@ def _between(
 
     delta, occ = (plane_values(planes, *VALUES[k]) for k in ("delta", "occupancy"))
     n, a, b = np.intersect1d(delta[0], occ[0], return_indices=True)
-    out = dict.fromkeys(("spearman", "pearson"), NAN)
+    out = dict.fromkeys(("spearman", "spearman_p", "pearson"), NAN)
     out |= {"spearman_ci": NO_INTERVAL, "pearson_ci": NO_INTERVAL, "n_planes": int(n.size)}
     if n.size < 4:
         return out, f"between planes: cannot tell from {n.size} planes, at least 4 are needed"
@@ -285,6 +286,7 @@ def _between(
     low, high = np.nanpercentile(rho[1:], tails)
     out["spearman"] = float(rho[0])
     out["spearman_ci"] = (float(min(low, rho[0])), float(max(high, rho[0])))
+    out["spearman_p"] = _rank_p(rankdata(x[0]), rankdata(y[0]), n_draws, seed)
     z = np.arctanh(np.clip(kernel.pearson(x, y), -1 + 1e-12, 1 - 1e-12))
     # Noise pulls a correlation towards zero, once in the estimate and once more in the draws:
     # the second pull is seen, the first is about as large. Allow for one and for both.
@@ -294,6 +296,15 @@ def _between(
     out["pearson"] = float(np.tanh(z[0]))
     out["pearson_ci"] = (float(np.tanh(low + min(pull))), float(np.tanh(high + max(pull))))
     return out, ""
+
+
+def _rank_p(a: np.ndarray, b: np.ndarray, n_draws: int, seed: int) -> float:
+    """Two-sided p of a rank correlation if planes were in any order."""
+    order = np.random.default_rng([seed, 1])
+    shuffled = order.permuted(np.tile(b, (n_draws, 1)), axis=1)
+    drawn = np.abs(kernel.pearson(np.broadcast_to(a, shuffled.shape), shuffled))
+    as_large = np.count_nonzero(drawn >= abs(float(kernel.pearson(a, b))) * (1.0 - 1e-12))
+    return float((1 + as_large) / (1 + n_draws))
 
 
 def _cages(columns: pd.DataFrame, bulk_from: int, displaced: str, anion: str) -> pd.DataFrame:

@@ -35,8 +35,8 @@ def test_tables_give_typical_planes_and_unknown_stays_unknown():
             "N": np.arange(1, 16),
             "delta_err_A": 0.004,
             "delta_noise_A": 0.004,
-            "occupancy_err": np.nan,
-            "occupancy_noise": np.nan,
+            "intensity_ratio_err": np.nan,
+            "intensity_ratio_noise": np.nan,
         }
     )
     out = sensitivity(planes, confidence=0.95, n_candidates=9, dose=None)
@@ -50,3 +50,27 @@ def test_tables_give_typical_planes_and_unknown_stays_unknown():
     assert out["occupancy_detectable"] is None and out["occupancy_dose_factor"] is None
     known = sensitivity(planes, confidence=0.95, n_candidates=9, dose=1000.0)
     assert known["delta_dose_e_per_A2"] == pytest.approx(1000 * known["delta_dose_factor"])
+
+
+def test_a_calibration_says_how_much_intensity_an_atom_takes():
+    from stemdisp.response import multislice_curve
+
+    planes = pd.DataFrame(
+        {
+            "N": np.arange(1, 16),
+            "delta_err_A": 0.004,
+            "delta_noise_A": 0.004,
+            "intensity_ratio_err": 0.01,
+            "intensity_ratio_noise": 0.01,
+        }
+    )
+    options = {"confidence": 0.95, "n_candidates": 9, "dose": None}
+    plain = sensitivity(planes, **options)
+    thick = sensitivity(planes, **options, curve=multislice_curve("KTaO3", (1, -1, 0), 15.0))
+    assert plain["occupancy_detectable"] == pytest.approx(
+        detectable(0.01, level=0.005 / 9, two_sided=False)
+    )
+    # at 15 nm a tenth of the oxygen takes a fortieth of the intensity: sixteen times the dose
+    assert thick["occupancy_detectable"] > 2.5 * plain["occupancy_detectable"]
+    ratio = thick["occupancy_dose_factor"] / plain["occupancy_dose_factor"]
+    assert ratio == pytest.approx(16.0, rel=1e-6)

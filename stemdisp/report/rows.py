@@ -43,14 +43,14 @@ def interpretation(result: Any) -> dict[str, Any]:
         note += f" {_charges(charges)}"
     return {
         "rows": [
-            (f"{what} in the image", value, "measured"),
+            (f"δ of the {what} in the image", value, "measured"),
             (
-                f"{species} atoms, if only {species} moves",
+                f"δ of the {species} atoms, if only {species} moves",
                 wording.reading(result, "cation_only"),
                 "interpretation",
             ),
             (
-                f"{species} atoms, if the whole column moves",
+                f"δ of the {species} atoms, if the whole column moves",
                 wording.reading(result, "whole_column"),
                 "interpretation",
             ),
@@ -66,7 +66,7 @@ def _polarisation(found: dict[str, Any], species: str) -> list[tuple[str, str, s
     cases = (("cation", f"only {species} moves"), ("column", "the whole column moves"))
     return [
         (
-            f"polarisation of the plane, if {what}",
+            f"polarisation, if {what}",
             measured(
                 found.get(f"P1_{reading}_uC_cm2"), found.get(f"P1_{reading}_err_uC_cm2"), "µC/cm²"
             ),
@@ -125,7 +125,7 @@ def _dose(seen: dict[str, Any], kind: str) -> str:
             else UNKNOWN
         )
     text = f"{two_digits(factor)} times this one"
-    return f"{text} ({number(dose)} e/Å²)" if known(dose) else text
+    return f"{text} ({number(float(f'{dose:.2g}'), 6)} e/Å²)" if known(dose) else text
 
 
 def correlation(result: Any) -> Rows:
