@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 Indices = tuple[int, int, int]
@@ -14,7 +17,7 @@ def toml_value(value: Any) -> str:
 
     Parameters
     ----------
-    value : bool, int, float, str, or a sequence of these
+    value : bool, int, float, str, or a sequence or mapping of these
         The value.
 
     Returns
@@ -27,6 +30,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {toml_value(v)}" for key, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return repr(value)
@@ -90,3 +95,22 @@ def explain_unknown_key(table: str, key: str, known: dict[str, list[str]]) -> st
     home = homes[near[0]]
     where = "" if home == table else f" in [{home}]"
     return f"[{table}] has no key {key!r}; did you mean {near[0]!r}{where}?"
+
+
+def check_charges(name: str, value: Mapping[str, float]) -> None:
+    """Raise a ValueError unless every charge is a finite number of a named species."""
+    for species, charge in value.items():
+        if not re.fullmatch(r"[A-Z][a-z]?", species) or not math.isfinite(charge):
+            raise ValueError(
+                f"{name} = {toml_value(dict(value))} is not a table of species and charges in e; "
+                "write it like {K = 1.0, O = -2.0}"
+            )
+
+
+def first_existing(name: str, folders: tuple[Path, ...]) -> str:
+    """Return the first place where the file exists, else the name as it was given."""
+    file, mark, signal = name.partition("::")
+    for folder in folders:
+        if (folder / file).exists():
+            return str(folder / file) + mark + signal
+    return name

@@ -20,6 +20,7 @@ from stemdisp.lattice import Lattice
 from stemdisp.refine import refine_columns
 from stemdisp.register import Registration
 from stemdisp.repeats import apply_factors, error_factors, fit_halves
+from stemdisp.response import OccupancyCurve
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
@@ -38,6 +39,7 @@ class Scene:
     size: tuple[float, float]
     stated: tuple[float, float] | None
     config: Config
+    curve: OccupancyCurve | None = None
 
     def calibrated(self) -> tuple[Scene, list[dict[str, str]]]:
         """Settle the pixel size with the lattice as it stands."""

@@ -13,7 +13,7 @@ from stemdisp import __version__, statistics, tables
 from stemdisp.interpret import interpret_displacement
 from stemdisp.load import dose_of
 from stemdisp.polarisation import charges_of
-from stemdisp.response import CATION_F, OccupancyCurve, choose_curve, is_calibrated, thickness_range
+from stemdisp.response import CATION_F, is_calibrated, thickness_range
 from stemdisp.sensitivity import sensitivity
 from stemdisp.vacancies import count_vacancies
 
@@ -71,14 +71,7 @@ def build_summary(
     dict
     """
     offset = dict(displacements.offset)
-    crystal, config = result.config.crystal, result.config
-    curve = choose_curve(
-        config.analysis.occupancy_calibration,
-        crystal.structure,
-        crystal.zone_axis,
-        config.specimen.thickness_nm,
-    )
-    seen = _sensitivity(result, source, registration, curve)
+    seen = _sensitivity(result, _dose(source, kind, registration))
     nulls = statistics.null_test(result.planes, bulk_from=result.config.analysis.bulk_from)
     summary = {
         "schema": SCHEMA,
@@ -99,7 +92,7 @@ def build_summary(
         "null_test": nulls,
         "vacancies": _vacancies(result),
         "sensitivity": seen,
-        "occupancy_calibration": None if curve is None else curve.source,
+        "occupancy_calibration": None if result.curve is None else result.curve.source,
         "polarisation": _polarisation(result),
         "interpretation": _interpretation(result),
         "refine": _refine(result, fit),
@@ -245,24 +238,27 @@ def _vacancies(result: Result) -> dict[str, Any] | None:
     return count_vacancies(result.columns) if "vacancy_q" in result.columns else None
 
 
-def _sensitivity(
-    result: Result,
-    source: Signal2D,
-    registration: Registration | None,
-    curve: OccupancyCurve | None,
-) -> dict[str, Any] | None:
+def _dose(source: Signal2D, kind: str, registration: Registration | None) -> float | None:
+    """Electrons per square angstrom that made the image; None where the data do not say."""
+    n = 1 if kind == "image" else int(source.data.shape[0])
+    dose = dose_of(source, n)
+    if dose is None:
+        return None
+    if kind == "dpc-segments":  # all segments count the same electrons
+        return float(dose[0])
+    return float(np.sum(dose if registration is None else dose[registration.used]))
+
+
+def _sensitivity(result: Result, dose: float | None) -> dict[str, Any] | None:
     if result.interface is None:
         return None
-    used = None if registration is None else registration.used
-    dose = dose_of(source, 1 if used is None else len(used))
-    total = None if dose is None else float(np.sum(dose if used is None else dose[used]))
     analysis = result.config.analysis
     return sensitivity(
         result.planes,
         confidence=analysis.confidence,
         n_candidates=analysis.bulk_from - 1,
-        dose=total,
-        curve=curve,
+        dose=dose,
+        curve=result.curve,
     )
 
 

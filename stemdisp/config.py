@@ -18,12 +18,14 @@ from msgspec import Meta, Struct
 
 from stemdisp._configcheck import (
     Indices,
+    check_charges,
     check_indices,
     check_points,
     check_word_or_positive,
     dot,
     explain_unknown_key,
     explain_unknown_table,
+    first_existing,
     toml_value,
 )
 from stemdisp.errors import ConfigError
@@ -127,6 +129,8 @@ class CrystalConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError(
                 f"cage = {self.cage!r} is not a list of species; write it like 'Ta' or 'Ta/O'"
             )
+        if not isinstance(self.born_charges, str):
+            check_charges("born_charges", self.born_charges)
         if self.displaced in parts:
             raise ValueError(
                 f"cage = {self.cage!r} contains the displaced species {self.displaced!r}; "
@@ -372,14 +376,19 @@ def load_config(path: str | Path) -> Config:
     except ConfigError as err:
         raise ConfigError(f"{path}: {err}") from err
     folders = (Path(), path.parent, path.parent.parent)
-    found = tuple(_resolve(name, folders) for name in config.input.path)
+    found = tuple(first_existing(name, folders) for name in config.input.path)
     structure = config.crystal.structure
     if structure.lower().endswith(".cif"):
-        structure = _resolve(structure, folders)
-    return msgspec.structs.replace(
+        structure = first_existing(structure, folders)
+    curve = config.analysis.occupancy_calibration
+    if curve not in ("auto", "none"):
+        curve = first_existing(curve, folders)
+    replace = msgspec.structs.replace
+    return replace(
         config,
-        input=msgspec.structs.replace(config.input, path=found),
-        crystal=msgspec.structs.replace(config.crystal, structure=structure),
+        input=replace(config.input, path=found),
+        crystal=replace(config.crystal, structure=structure),
+        analysis=replace(config.analysis, occupancy_calibration=curve),
     )
 
 
@@ -410,15 +419,6 @@ def _documented_fields(struct: type[Struct]) -> Iterator[tuple[str, Meta]]:
     """Yield each field's name with its description."""
     for name, hint in get_type_hints(struct, include_extras=True).items():
         yield name, hint.__metadata__[0]
-
-
-def _resolve(name: str, folders: tuple[Path, ...]) -> str:
-    """Return the first place where the file exists, else the name as it was given."""
-    file, mark, signal = name.partition("::")
-    for folder in folders:
-        if (folder / file).exists():
-            return str(folder / file) + mark + signal
-    return name
 
 
 def _refuse_unknown(tables: Mapping[str, Any]) -> None:

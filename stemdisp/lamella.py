@@ -61,7 +61,7 @@ class Lamella:
     moved: str = "cation"
     occupancy: tuple[float, ...] = (0.45, 0.55, 0.68, 0.80, 0.90, 0.96)
     film_A: float = 20.0
-    n_planes: int = 14
+    n_planes: int = 20
     repeats: int = 1
     seed: int = 0
 

@@ -314,7 +314,7 @@ def simulate_multislice(
     *,
     dose_e_per_A2: float = 2000.0,
     pixel_size_A: float = 0.1,
-    width_A: float = 40.0,
+    width_A: float = 60.0,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Signal2D, pd.DataFrame]:

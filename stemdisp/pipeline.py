@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes
 from stemdisp.polarisation import charges_of, polarisation
 from stemdisp.register import Registration, align_stack
-from stemdisp.response import choose_curve, is_calibrated
+from stemdisp.response import OccupancyCurve, choose_curve, is_calibrated
 from stemdisp.result import Result
 from stemdisp.sublattice import measure_displacements
 from stemdisp.vacancies import flag_vacancies
@@ -127,12 +127,13 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     warnings: list[dict[str, str]] = []
     with clock.stage("load", bar):
         projection = _project(config)
+        curve = _curve(config)  # before anything takes time: its file may be wrong
         source = signal if signal is not None else load(list(config.input.path))
         kind = classify(source, config.input.kind)
     with clock.stage("register", bar):
         image, registration = _image(source, kind, bar, warnings)
     with clock.stage("lattice", bar):
-        scene = _lattice(image, source, projection, config)
+        scene = replace(_lattice(image, source, projection, config), curve=curve)
     with clock.stage("refine", bar):
         scene, columns, film, halves = fit_crystal(scene, registration, warnings)
     lattice, interface, size = scene.lattice, scene.interface, scene.size
@@ -158,6 +159,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
         lattice=lattice,
         interface=interface,
         projection=projection,
+        curve=curve,
         profile_line_px=profile.attrs.get("line_px"),
         unexpected=find_unexpected(
             fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(size[0] * size[1])
@@ -187,6 +189,16 @@ def _project(config: Config) -> Projection:
         from stemdisp.errors import ConfigError
 
         raise ConfigError(f"[crystal] {error}") from error
+
+
+def _curve(config: Config) -> OccupancyCurve | None:
+    """Give the calibration of the occupancy that the run asks for."""
+    return choose_curve(
+        config.analysis.occupancy_calibration,
+        config.crystal.structure,
+        config.crystal.zone_axis,
+        config.specimen.thickness_nm,
+    )
 
 
 def _image(
@@ -303,12 +315,7 @@ def _occupancy(
         anion=anion,
         bulk_from=config.analysis.bulk_from,
         trend_species=(config.crystal.cage.split("/")[0],),
-        curve=choose_curve(
-            config.analysis.occupancy_calibration,
-            config.crystal.structure,
-            config.crystal.zone_axis,
-            config.specimen.thickness_nm,
-        ),
+        curve=scene.curve,
     )
     columns = flag_vacancies(columns, anion=anion, bulk_from=config.analysis.bulk_from)
     if scene.interface is None:

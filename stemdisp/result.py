@@ -38,6 +38,8 @@ class Result:
         The crystal as found.
     decay, depths, correlation
         Fits, or None where there is no interface.
+    curve : OccupancyCurve or None
+        What calibrated the occupancies.
     profile_line_px : ndarray, shape (2, 2), or None
         End points (x, y) of the line profile.
     unexpected : DataFrame
@@ -59,6 +61,7 @@ class Result:
     decay: Any = None
     depths: Any = None
     correlation: Any = None
+    curve: Any = None
     profile_line_px: np.ndarray | None = None
     unexpected: pd.DataFrame | None = None
 

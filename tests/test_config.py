@@ -224,3 +224,26 @@ def test_the_pipelines_are_valid(path):
 def test_the_default_pipeline_spells_out_the_defaults():
     written = tomllib.loads((PIPELINES / "lao_kto_111.toml").read_text(encoding="utf-8"))
     assert written == CONTRACT
+
+
+@pytest.mark.parametrize("charges", ["{K = nan}", "{potassium = 1.0}", "{K = inf, O = -2.0}"])
+def test_charges_must_be_numbers_of_species(tmp_path, charges):
+    path = tmp_path / "a.toml"
+    path.write_text(f"[crystal]\nborn_charges = {charges}\n")
+    with pytest.raises(ConfigError, match="born_charges"):
+        load_config(path)
+
+
+def test_charges_and_a_curve_survive_the_way_to_the_report(tmp_path):
+    path = tmp_path / "a.toml"
+    (tmp_path / "curve.csv").write_text("ratio,occupancy\n0,0\n1,1\n")
+    path.write_text(
+        "[crystal]\nborn_charges = {K = 1.0, O = -2.0}\n"
+        '[analysis]\noccupancy_calibration = "curve.csv"\n'
+    )
+    config = load_config(path)
+    # found beside the configuration
+    assert config.analysis.occupancy_calibration == str(tmp_path / "curve.csv")
+    assert toml_value(config.crystal.born_charges) == "{K = 1.0, O = -2.0}"
+    again = tomllib.loads(f"x = {toml_value(config.crystal.born_charges)}")["x"]
+    assert again == config.crystal.born_charges

@@ -1,6 +1,7 @@
 """Multislice images: of our own lamellae, and against those that other code has made."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from conftest import SHARED
 
 from stemdisp.pipeline import run
 
+ROOT = Path(__file__).resolve().parent.parent
 FOLDER = SHARED / "data" / "multislice"
 
 
@@ -138,3 +140,30 @@ def test_a_thick_specimen_has_no_occupancy():
     assert result.depths.vacancy.note.startswith("cannot tell")
     assert result.summary["interpretation"]["f"] is None
     assert result.summary["sensitivity"]["occupancy_detectable"] is None
+
+
+# ---- the second sample: our own, through the whole run ---------------------------------------------
+
+
+def test_the_multislice_sample_gives_its_truth(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = run("pipelines/kto_111_multislice.toml")
+    truth = pd.read_csv(ROOT / "sample_data" / "kto_111_multislice.truth.csv")
+    planes = result.planes.set_index("N")
+    true = truth[truth["species"] == "K"].groupby("N")["delta_A"].mean()
+    bulk = true.loc[10:16].mean()
+    # K alone was moved; the reading for that case is the one to compare
+    pull = (planes["delta_cation_A"] - (true - bulk)) / planes["delta_cation_err_A"]
+    assert pull.loc[1:9].abs().max() < 3
+    assert abs(pull[1]) < 2
+    assert result.decay.xi_ci_planes[0] < 2.0 < result.decay.xi_ci_planes[1]
+    oxygen = truth[truth["species"] == "O"].groupby("N")["occupancy"].mean()
+    off = (planes["occupancy"] - oxygen).loc[1:9]
+    assert (off.abs() < 2.5 * np.hypot(planes["occupancy_err"].loc[1:9], 0.02)).all()
+    # the control: the other reading, and the plain ratio, are not the truth
+    assert (true[1] - planes["delta_column_A"][1]) / planes["delta_column_err_A"][1] > 3
+    assert (planes["intensity_ratio"] - oxygen).loc[1:4].min() > 0.02
+    assert result.depths.vacancy.N in (5, 6)
+    vacant = result.columns[result.columns["vacancy_q"] < 0.05]
+    assert (vacant["N"] <= 6).mean() > 0.9 and len(vacant) > 50
+    assert [w["code"] for w in result.summary["warnings"]] == ["misfit"]
