@@ -154,7 +154,7 @@ are no single Gaussian. With `thickness_nm` the run gives the displacement of K 
 Intensity of pure oxygen columns over that of full ones. The thicker the specimen, the less a
 missing atom is missed. With `thickness_nm` the occupancy is calibrated with these figures, and its
 error holds a tenth of what is missing for the calibration. Without it the occupancy is the ratio
-itself: too high by up to 0.1 at 10 nm and by 0.15 at 15 nm. Beyond 20 nm there is none.
+itself: too high by up to 0.1 at 10 nm and by 0.2 at 15 nm. Beyond 20 nm there is none.
 
 {oxygen}
 ## Tilt

@@ -68,8 +68,22 @@ COLUMNS: tuple[ColumnSpec, ...] = (
     ),
     ColumnSpec(_C, "x_A", "A", "float64", "refine", "calibrated position to the right"),
     ColumnSpec(_C, "y_A", "A", "float64", "refine", "calibrated position downwards"),
-    ColumnSpec(_C, "x_err_A", "A", "float64", "refine", "standard error of x_A from the joint fit"),
-    ColumnSpec(_C, "y_err_A", "A", "float64", "refine", "standard error of y_A from the joint fit"),
+    ColumnSpec(
+        _C,
+        "x_err_A",
+        "A",
+        "float64",
+        "refine",
+        "standard error of x_A: joint fit, times what the halves show",
+    ),
+    ColumnSpec(
+        _C,
+        "y_err_A",
+        "A",
+        "float64",
+        "refine",
+        "standard error of y_A: joint fit, times what the halves show",
+    ),
     ColumnSpec(
         _C,
         "intensity",
@@ -105,7 +119,7 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         "A",
         "float64",
         "sublattice",
-        "standard error of delta_A (fit covariance and bulk offset)",
+        "standard error of delta_A (fit covariance, what the halves of a stack show, bulk offset)",
     ),
     ColumnSpec(
         _C,

@@ -176,7 +176,7 @@ def _decay(result: Result, seen: dict[str, Any] | None) -> dict[str, Any] | None
     names = ("delta0_A", "delta0_err_A", "delta0_ci_A", "xi_planes", "xi_ci_planes", "xi_nm")
     names += ("xi_ci_nm", "c_A", "c_err_A", "model", "note")
     out = {name: _plain(getattr(fit, name)) for name in (*names, "p")}
-    if not np.isfinite(fit.xi_planes):
+    if fit.model == "none":
         out["note"] = _with_dose(out["note"], seen, "delta")
     return out
 
@@ -188,13 +188,13 @@ def _depths(result: Result, seen: dict[str, Any] | None) -> dict[str, Any] | Non
     for name, kind in (("displacement", "delta"), ("vacancy", "occupancy"), ("difference", "")):
         depth = getattr(result.depths, name)
         out[name] = {k: _plain(getattr(depth, k)) for k in ("N", "ci", "method", "note", "p")}
-        if kind and not depth.N > 0:
+        if kind and depth.N == 0:
             out[name]["note"] = _with_dose(depth.note, seen, kind)
     return out
 
 
 def _with_dose(note: str, seen: dict[str, Any] | None, kind: str) -> str:
-    """Add to a note the dose that would show little where nothing, or nothing for sure, is seen."""
+    """Add to a note the dose that would show little, where nothing is seen."""
     if seen is None:
         return note
     what = {"delta": "0.05 A in one plane", "occupancy": "a missing tenth in one plane"}[kind]
@@ -328,7 +328,8 @@ def _systematic(result: Result, displacements: Displacements) -> list[tuple[str,
     crystal = config.crystal
     if not isinstance(thickness, str) and is_calibrated(crystal.structure, crystal.zone_axis):
         most = thickness_range(CATION_F)[1]
-        if thickness > most and "occupancy" in planes and planes["occupancy"].notna().any():
+        measured = "occupancy" in planes and planes["occupancy"].notna().any()
+        if thickness > most and measured and result.curve is None:
             found.append(
                 (
                     "occupancy-uncalibrated",

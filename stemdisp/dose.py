@@ -12,7 +12,7 @@ from stemdisp.config import Config
 from stemdisp.crystal import Projection
 from stemdisp.lattice import Lattice
 from stemdisp.load import dose_of
-from stemdisp.occupancy import measure_occupancy
+from stemdisp.occupancy import AnionReference, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes
 from stemdisp.refine import refine_columns
 from stemdisp.sublattice import measure_displacements
@@ -140,8 +140,14 @@ def _measure(
     out = [float(planes["delta_A"].get(1, np.nan)), float(planes["delta_err_A"].get(1, np.nan))]
     if lattice.odd_contrast:  # oxygen is no peak: its occupancy is not measurable
         return out[0], out[1], np.nan, np.nan
+    anion = pure_anion(projection)
+    if anion is None:
+        return out[0], out[1], np.nan, np.nan
     full = (config.crystal.cage.split("/")[0],)
-    anions = average_occupancy(measure_occupancy(fitted, trend_species=full, **bulk), **bulk)
+    reference = columns.attrs.get("anion_reference")
+    curve = reference.curve if isinstance(reference, AnionReference) else None
+    fitted = measure_occupancy(fitted, anion=anion, trend_species=full, curve=curve, **bulk)
+    anions = average_occupancy(fitted, anion=anion, **bulk)
     first = anions[(anions["N"] <= FIRST_PLANES) & anions["occupancy"].notna()]
     if len(first) == 0:
         return out[0], out[1], np.nan, np.nan

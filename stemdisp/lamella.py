@@ -7,16 +7,16 @@ the beam; all in angstrom. The cell repeats along x and z.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from stemdisp._atoms import cell_origin, plane_indices, site_of
 from stemdisp._presets import Structure, load_structure
 from stemdisp.crystal import Projection, project
 
-SAME = 1e-3  # fractions of a cell that count as one place
 MOST_REPEATS = 60
 # Film of LaAlO3 composition: atoms per cubic angstrom, least distance between two of them, and
 # from the uppermost atoms of the crystal.
@@ -44,7 +44,7 @@ class Lamella:
     film_A : float
         Height of amorphous film above the crystal; 0 for a bare crystal that repeats along y too.
     n_planes : int
-        Planes of the crystal.
+        Planes of the crystal; without a film rounded up to whole periods along y.
     repeats : int
         Repeats of the crystal along the interface; its columns differ by their vacancies.
     seed : int
@@ -117,6 +117,7 @@ def build_lamella(lamella: Lamella) -> Atoms:
     spacing = projection.layer_spacing_A(lamella.plane)
     n_periods = max(1, round(10 * lamella.thickness_nm / period))
     width, depth = width * lamella.repeats, n_periods * period
+    lamella = replace(lamella, n_planes=_whole_planes(lamella, crystal, spacing))
     elements, xyz, ij, species = _crystal_atoms(crystal, projection, frame, lamella, (width, depth))
     layer = ij @ np.array(projection.layer_step(lamella.plane), dtype=float)
     number = (1 - np.floor(layer + 1e-6)).astype(int)
@@ -175,22 +176,40 @@ def _frame(crystal: Structure, lamella: Lamella) -> tuple[np.ndarray, float, flo
     beam = zone @ crystal.metric
     normal = np.linalg.inv(crystal.metric) @ plane
     along = np.cross(normal, beam)
-    # lattice vector along the interface: the one whose fractions are whole numbers
-    fractions = along @ np.linalg.inv(crystal.metric)
-    fractions = fractions / np.abs(fractions[np.abs(fractions) > 1e-9]).min()
-    for times in range(1, MOST_REPEATS):
-        whole = fractions * times
-        if np.allclose(whole, np.rint(whole), atol=1e-6):
-            break
-    else:
+    lateral = _lattice_vector(along, crystal)
+    if lateral is None:
         raise ValueError(
             f"{lamella.structure} does not repeat along ({' '.join(map(str, plane))}) at a right "
             f"angle to {list(zone)}; choose another plane or zone axis"
         )
-    lateral = np.rint(whole) @ crystal.metric
     x, z = lateral / np.linalg.norm(lateral), beam / np.linalg.norm(beam)
     y = -normal / np.linalg.norm(normal)
     return np.array([x, y, z]), float(np.linalg.norm(lateral)), float(np.linalg.norm(beam))
+
+
+def _lattice_vector(direction: np.ndarray, crystal: Structure) -> np.ndarray | None:
+    """Give the shortest lattice vector along a direction, if there is one."""
+    fractions = direction @ np.linalg.inv(crystal.metric)
+    fractions = fractions / np.abs(fractions[np.abs(fractions) > 1e-9]).min()
+    for times in range(1, MOST_REPEATS):
+        whole = fractions * times
+        if np.allclose(whole, np.rint(whole), atol=1e-6):
+            return np.rint(whole) @ crystal.metric
+    return None
+
+
+def _whole_planes(lamella: Lamella, crystal: Structure, spacing: float) -> int:
+    """Give the number of planes; without a film the crystal goes on below, so periods are whole."""
+    if lamella.film_A > 0:
+        return lamella.n_planes
+    up = _lattice_vector(np.linalg.inv(crystal.metric) @ np.array(lamella.plane), crystal)
+    if up is None:
+        raise ValueError(
+            f"{lamella.structure} does not repeat along the normal of "
+            f"({' '.join(map(str, lamella.plane))}); give it a film"
+        )
+    period = round(float(np.linalg.norm(up)) / spacing)
+    return -(-lamella.n_planes // period) * period
 
 
 def _axis(projection: Projection, frame: np.ndarray) -> np.ndarray:
@@ -221,10 +240,10 @@ def _crystal_atoms(
     inside = (xyz[:, 0] > -edge) & (xyz[:, 0] < width - edge) & (np.abs(xyz[:, 1]) <= reach)
     inside &= (xyz[:, 2] > -edge) & (xyz[:, 2] < depth - edge)
     elements, xyz, fraction = elements[inside], xyz[inside], fraction[inside]
-    ij = _indices(fraction, projection)
-    origin = _origin(crystal, projection)
+    ij = plane_indices(fraction, projection)
+    origin = cell_origin(crystal, projection)
     ij = ij - origin
-    site = _site_of(ij, elements, projection)
+    site = site_of(ij, elements, projection)
     place = np.array([(s.u, s.v) for s in projection.sites])[site]
     ij = np.rint(ij - place) + place
     # layers grow towards the film, which lies above
@@ -233,38 +252,6 @@ def _crystal_atoms(
         ij = -ij
     species = np.array([s.species for s in projection.sites])[site]
     return elements, xyz, ij, species
-
-
-def _indices(fraction: np.ndarray, projection: Projection) -> np.ndarray:
-    """Column indices (n, 2) of fractional crystal coordinates."""
-    plane = np.array([projection.u_uvw, projection.v_uvw]) @ projection.metric
-    return np.linalg.solve(plane @ plane.T, plane @ (fraction @ projection.metric).T).T
-
-
-def _origin(crystal: Structure, projection: Projection) -> np.ndarray:
-    """Column indices of the atom from which the sites of the projection are counted."""
-    ij = _indices(crystal.positions, projection)
-    elements = np.array(crystal.elements)
-    for start, element in zip(ij, elements, strict=True):
-        if element not in projection.sites[0].elements:
-            continue
-        if (_site_of(ij - start, elements, projection, strict=False) >= 0).all():
-            return start
-    raise ValueError(f"{projection.name}: no origin of the projected cell was found")
-
-
-def _site_of(
-    ij: np.ndarray, elements: np.ndarray, projection: Projection, *, strict: bool = True
-) -> np.ndarray:
-    """Give the number of the site at which each atom lies, -1 for none."""
-    out = np.full(len(ij), -1)
-    for k, site in enumerate(projection.sites):
-        off = ij - np.array([site.u, site.v])
-        here = np.all(np.abs(off - np.rint(off)) < SAME, axis=1)
-        out[here & np.isin(elements, list(site.elements))] = k
-    if strict and (out < 0).any():
-        raise ValueError(f"{projection.name}: an atom lies on no site of the projected cell")
-    return out
 
 
 def _truth(

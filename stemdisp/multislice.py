@@ -138,7 +138,7 @@ def multislice(
     ]
     # One thread each: processes share the cores, and FFTW's threads would only get in the way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn")) as pool:
         parts = []
         for done, part in enumerate(pool.map(_scan_band, tasks), start=1):
             parts.append(part)

@@ -37,6 +37,8 @@ class AnionReference:
         How many there were.
     common : ndarray, shape (n,)
         Relative error of the reference at every column of the table, shared by neighbours.
+    bulk : ndarray of bool, shape (n,)
+        Columns of the table that are the reference.
     curve : OccupancyCurve or None
         From the ratio of intensities to the occupancy.
     """
@@ -44,6 +46,7 @@ class AnionReference:
     intensity: float
     n_columns: int
     common: np.ndarray
+    bulk: np.ndarray
     curve: OccupancyCurve | None = None
 
     def __deepcopy__(self, memo: dict) -> AnionReference:
@@ -112,7 +115,7 @@ def measure_occupancy(
     if n_bulk < MIN_BULK_COLUMNS:
         names = ("intensity_ratio", "intensity_ratio_err", "occupancy", "occupancy_err")
         out = columns.assign(**dict.fromkeys(names, empty))
-        out.attrs["anion_reference"] = AnionReference(np.nan, n_bulk, empty)
+        out.attrs["anion_reference"] = AnionReference(np.nan, n_bulk, empty, bulk & False)
         return out
     trend, trend_error = _trend(columns, bulk, trend_species)
     flat, flat_error = intensity / trend, error / trend
@@ -127,7 +130,7 @@ def measure_occupancy(
         occupancy=occupancy,
         occupancy_err=occupancy_error,
     )
-    out.attrs["anion_reference"] = AnionReference(float(mean), n_bulk, common, curve)
+    out.attrs["anion_reference"] = AnionReference(float(mean), n_bulk, common, bulk, curve)
     return out
 
 

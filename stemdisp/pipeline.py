@@ -159,7 +159,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
         lattice=lattice,
         interface=interface,
         projection=projection,
-        curve=curve,
+        curve=curve if columns["occupancy"].notna().any() else None,
         profile_line_px=profile.attrs.get("line_px"),
         unexpected=find_unexpected(
             fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(size[0] * size[1])
@@ -289,7 +289,7 @@ def _displacement(
     crystal, site = config.crystal, scene.projection.sites_of(config.crystal.displaced)[0]
     planes = read_planes(
         planes,
-        mixed="O" in site.elements,
+        mixed="O" in site.elements and site.species != "O",
         thickness_nm=config.specimen.thickness_nm,
         calibrated=is_calibrated(crystal.structure, crystal.zone_axis),
     )
@@ -317,7 +317,7 @@ def _occupancy(
         trend_species=(config.crystal.cage.split("/")[0],),
         curve=scene.curve,
     )
-    columns = flag_vacancies(columns, anion=anion, bulk_from=config.analysis.bulk_from)
+    columns = flag_vacancies(columns, anion=anion)
     if scene.interface is None:
         return columns, planes, profile
     means = average_occupancy(columns, anion=anion, bulk_from=config.analysis.bulk_from)

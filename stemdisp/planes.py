@@ -47,7 +47,8 @@ def average_planes(
         One row per plane, ``N, depth_nm, n_columns, delta_A, delta_err_A, delta_noise_A,
         delta_perp_A, delta_perp_err_A``. ``err`` is total: scatter between columns, between
         [001] rows (which share scan noise) and between bulk planes, and the bulk offset's error;
-        ``noise`` is the joint fit's covariance and the offset's error alone.
+        ``noise`` is the joint fit's covariance and the offset's error alone, without what the
+        halves of a stack add.
     """
     check_columns(columns, ("species", "N", "i", "delta_A", "delta_err_A", "delta_perp_A"))
     extra = columns.attrs.get("displacements")
@@ -140,11 +141,13 @@ def _mean_displacements(
     offset = 0.0 if extra is None else float(np.nan_to_num(extra.offset[f"{name}_err"]))
     own = np.sqrt(np.maximum(error**2 - offset**2, 1e-12))
     joint = None if extra is None else _joint_noise(name, own, parts, extra)
+    factor = 1.0 if extra is None else extra.factors[name == "delta_perp"]
     out: dict[str, list[float]] = {f"{name}_A": [], f"{name}_err_A": [], f"{name}_noise_A": []}
     for k, index in enumerate(parts):
         mean, noise, total = average(value[index], own[index], clusters=_scan_rows(columns, index))
         if joint is not None and len(index):
             noise = float(joint[k])
+            total = max(total, factor * noise)
         noise, total = float(np.hypot(noise, offset)), float(np.hypot(total, offset))
         out[f"{name}_A"].append(mean)
         out[f"{name}_err_A"].append(max(total, noise))
@@ -156,9 +159,7 @@ def _joint_noise(
     name: str, own: np.ndarray, parts: list[np.ndarray], extra: Displacements
 ) -> np.ndarray:
     """Noise of the mean of every plane from the joint covariance: neighbours share cages."""
-    combo, factor = extra.along_u, extra.factors[0]
-    if name == "delta_perp":
-        combo, factor = extra.along_v, extra.factors[1]
+    combo = extra.along_u if name == "delta" else extra.along_v
     rows = np.repeat(np.arange(len(parts)), [len(index) for index in parts])
     index = np.concatenate([np.empty(0, dtype=int), *parts])
     weight = 1 / own[index] ** 2
@@ -166,7 +167,7 @@ def _joint_noise(
     mix = sparse.csr_array((share, (rows, index)), shape=(len(parts), combo.shape[0]))
     joint = mix @ combo
     variance = np.asarray((joint @ extra.covariance).multiply(joint).sum(axis=1)).ravel()
-    return factor * np.sqrt(np.maximum(variance, 0.0))
+    return np.sqrt(np.maximum(variance, 0.0))
 
 
 def _add_plane_scatter(

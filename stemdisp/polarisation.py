@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from stemdisp.crystal import Projection
+from stemdisp._atoms import cell_origin, plane_indices, site_of
+from stemdisp._presets import load_structure
+from stemdisp.crystal import Projection, Site
 from stemdisp.tables import check_columns
 
 # 1 e / A^2 in uC / cm^2 (CODATA 2018: e = 1.602176634e-19 C)
@@ -20,21 +23,27 @@ CHARGE_ERR = 0.15  # of a charge: spread between calculations and between relate
 class Charges:
     """Born effective charges of a crystal, in units of e, and where they come from.
 
-    That of oxygen is for displacements across its B-O bonds: the oxygen of a mixed A-O column
-    moves that way.
+    Attributes
+    ----------
+    values : mapping of str to float
+        Those of oxygen for displacements across its bonds to the B cations.
+    source : str
+    along : mapping of str to float
+        Those of anions for displacements along these bonds; without, one charge serves all.
     """
 
     values: Mapping[str, float]
     source: str
+    along: Mapping[str, float] = field(default_factory=dict)
 
 
 _ZHONG = "Zhong, King-Smith, Vanderbilt, Phys. Rev. Lett. 72, 3618 (1994)"
 CHARGES: dict[str, Charges] = {
     # for want of KTaO3 in that work: the charges of its sister crystal KNbO3
-    "KTaO3": Charges({"K": 0.82, "Ta": 9.13, "O": -1.68}, f"{_ZHONG}, for KNbO3"),
-    "SrTiO3": Charges({"Sr": 2.54, "Ti": 7.12, "O": -2.00}, _ZHONG),
-    "BaTiO3": Charges({"Ba": 2.75, "Ti": 7.16, "O": -2.11}, _ZHONG),
-    "PbTiO3": Charges({"Pb": 3.92, "Ti": 7.06, "O": -2.56}, _ZHONG),
+    "KTaO3": Charges({"K": 0.82, "Ta": 9.13, "O": -1.68}, f"{_ZHONG}, for KNbO3", {"O": -6.58}),
+    "SrTiO3": Charges({"Sr": 2.54, "Ti": 7.12, "O": -2.00}, _ZHONG, {"O": -5.66}),
+    "BaTiO3": Charges({"Ba": 2.75, "Ti": 7.16, "O": -2.11}, _ZHONG, {"O": -5.69}),
+    "PbTiO3": Charges({"Pb": 3.92, "Ti": 7.06, "O": -2.56}, _ZHONG, {"O": -5.83}),
 }
 
 
@@ -86,8 +95,33 @@ def charge_density(
                 continue
             if element not in charges.values:
                 return None
-            total += number * charges.values[element]
+            total += number * _charge_along_u(projection, site, element, charges)
     return _E_PER_A2 * total / volume
+
+
+def _charge_along_u(projection: Projection, site: Site, element: str, charges: Charges) -> float:
+    """Charge of the atoms of an element in a column for displacements along u.
+
+    ``Z = Z_across + (Z_along - Z_across) cos^2`` of the angle between u and the bond to the
+    nearest B cation, the mean over the atoms.
+    """
+    across = charges.values[element]
+    if element not in charges.along:
+        return across
+    crystal = load_structure(projection.name)
+    elements = np.array(crystal.elements)
+    ij = plane_indices(crystal.positions, projection) - cell_origin(crystal, projection)
+    own = (site_of(ij, elements, projection) == site.index) & (elements == element)
+    cation = max(charges.values, key=charges.values.__getitem__)
+    shifts = np.array(list(product((-1, 0, 1), repeat=3)))
+    others = (crystal.positions[elements == cation][:, None] + shifts).reshape(-1, 3)
+    bond = (others[None] - crystal.positions[own][:, None]) @ crystal.metric
+    length = np.linalg.norm(bond, axis=2)
+    nearest = np.argmin(length, axis=1)
+    rows = np.arange(len(nearest))
+    u = np.array(projection.u_uvw) @ projection.metric
+    cosine = bond[rows, nearest] @ u / (length[rows, nearest] * np.linalg.norm(u))
+    return float(across + (charges.along[element] - across) * np.mean(cosine**2))
 
 
 def polarisation(
@@ -139,7 +173,9 @@ def _charge_error(
     squares = 0.0
     for element in charges.values:
         changed = Charges(
-            {e: z * (1.0 + CHARGE_ERR * (e == element)) for e, z in charges.values.items()}, ""
+            {e: z * (1.0 + CHARGE_ERR * (e == element)) for e, z in charges.values.items()},
+            "",
+            {e: z * (1.0 + CHARGE_ERR * (e == element)) for e, z in charges.along.items()},
         )
         values = [charge_density(projection, species, c, whole=whole) for c in (charges, changed)]
         if None in values:

@@ -140,4 +140,6 @@ def apply_factors(columns: pd.DataFrame, factors: dict[str, dict[str, float]]) -
     for _, error in VALUES:
         scale = columns["species"].map({s: f[error] for s, f in factors.items()})
         out[error] = columns[error] * scale.fillna(1.0)
+        if error == "intensity_err" and "significance" in columns:
+            out["significance"] = columns["significance"] / scale.fillna(1.0)
     return out

@@ -33,6 +33,7 @@ OXYGEN_RATIO = {
     20.0: (0.0, 0.70, 0.82, 0.89, 0.965, 0.99, 1.0),
 }
 OXYGEN_ERR = 0.1  # of what is missing: between specimens, foci and arrangements of vacancies
+FULL = 0.02  # a curve must give full columns an occupancy of 1 within this
 _MOST_OCCUPANCY = 1.6  # fuller than full does not exist, but noise must not be cut
 
 
@@ -308,4 +309,13 @@ def read_curve(path: str | os.PathLike[str]) -> OccupancyCurve:
     own = 0.0
     if "occupancy_err" in table:
         own = float(pd.to_numeric(table["occupancy_err"], errors="coerce").mean())
-    return OccupancyCurve(ratio, occupancy, max(own, 0.0), os.fspath(path))
+        if not (np.isfinite(own) and own >= 0):
+            raise ConfigError(f"{where}: occupancy_err must be numbers, zero or more")
+    curve = OccupancyCurve(ratio, occupancy, own, os.fspath(path))
+    full = float(curve(np.ones(1), np.zeros(1))[0][0])
+    if abs(full - 1.0) > FULL:
+        raise ConfigError(
+            f"{where}: a ratio of 1 is that of full columns, but has the occupancy {full:.3g}; "
+            "divide the ratios by that of full columns"
+        )
+    return curve

@@ -9,44 +9,44 @@ import pandas as pd
 from scipy import special
 
 from stemdisp._resampling import between_variance
+from stemdisp.occupancy import AnionReference
 from stemdisp.tables import check_columns, usable
 
 
-def flag_vacancies(columns: pd.DataFrame, *, anion: str = "O", bulk_from: int = 10) -> pd.DataFrame:
+def flag_vacancies(columns: pd.DataFrame, *, anion: str = "O") -> pd.DataFrame:
     """Test every pure anion column for missing atoms.
 
     Parameters
     ----------
     columns : DataFrame
-        After `measure_occupancy`: ``species, N, occupancy, occupancy_err, quality``.
+        After `measure_occupancy`: ``species, N, intensity_ratio, intensity_ratio_err, quality``,
+        and ``attrs["anion_reference"]``. Tested are ratios of intensities: a calibration is steep
+        near full occupancy and would turn noise into vacancies.
     anion : str
         Species of the pure anion columns.
-    bulk_from : int
-        Planes from here on are full; what they scatter beyond their errors is added to all errors.
 
     Returns
     -------
     DataFrame
         With ``vacancy_q``: the smallest share of false discoveries (Benjamini and Hochberg 1995)
-        at which the column counts as vacant, from the one-sided p of its occupancy being below 1;
-        NaN for bulk columns, which are the reference, and where there is no occupancy. In a
-        crystal without interface the reference is the mean of all columns, and all are tested.
+        at which the column counts as vacant, from the one-sided p of its ratio being below 1.
+        What the reference columns scatter beyond their errors is added to all errors. NaN for
+        the reference columns and where there is no ratio. In a crystal without interface all
+        columns are the reference, and all are tested against their mean.
     """
-    check_columns(columns, ("species", "N", "occupancy", "occupancy_err", "quality"))
-    value = columns["occupancy"].to_numpy(dtype=float)
-    error = columns["occupancy_err"].to_numpy(dtype=float)
-    plane = columns["N"].to_numpy(dtype=float, na_value=np.nan)
+    check_columns(columns, ("species", "N", "intensity_ratio", "intensity_ratio_err", "quality"))
+    value = columns["intensity_ratio"].to_numpy(dtype=float)
+    error = columns["intensity_ratio_err"].to_numpy(dtype=float)
     own = (columns["species"] == anion).to_numpy() & usable(columns)
     own &= np.isfinite(value) & np.isfinite(error) & (error > 0)
-    bulk = own & ((plane >= bulk_from) | np.isnan(plane))
-    tested = own & ~(plane >= bulk_from)
+    reference = columns.attrs.get("anion_reference")
+    bulk = own & (reference.bulk if isinstance(reference, AnionReference) else False)
+    everything = bool((bulk == own).all())
+    tested = own if everything else own & ~bulk
     out = np.full(len(columns), np.nan)
-    if tested.any():
-        extra = 0.0
-        if np.isfinite(plane[own]).any() and np.count_nonzero(bulk) > 1:
-            extra = float(between_variance(value[bulk], error[bulk]))
-        p = special.ndtr((value - 1.0) / np.sqrt(error**2 + extra))
-        out[tested] = _adjusted(p[tested])
+    if tested.any() and np.count_nonzero(bulk) > 1:
+        extra = 0.0 if everything else float(between_variance(value[bulk], error[bulk]))
+        out[tested] = _adjusted(special.ndtr((value - 1.0) / np.sqrt(error**2 + extra))[tested])
     return columns.assign(vacancy_q=out)
 
 
@@ -69,15 +69,12 @@ def count_vacancies(columns: pd.DataFrame, *, rate: float = 0.05) -> dict[str, A
     Returns
     -------
     dict
-        ``n_tested, n_vacant, false_discovery_rate``, and ``deepest_N`` of a vacant column (None
-        without one).
+        ``n_tested, n_vacant, false_discovery_rate``.
     """
     q = columns["vacancy_q"].to_numpy(dtype=float)
     vacant = q <= rate
-    planes = columns.loc[vacant, "N"].dropna()
     return {
         "n_tested": int(np.count_nonzero(np.isfinite(q))),
         "n_vacant": int(np.count_nonzero(vacant)),
         "false_discovery_rate": rate,
-        "deepest_N": int(planes.max()) if len(planes) else None,
     }

@@ -117,6 +117,12 @@ def test_constants_in_the_methods_are_those_of_the_code():
     assert f"{100 * polarisation.CHARGE_ERR:g} %" in page
 
 
+def test_every_entry_of_the_index_is_a_page():
+    toctree = text("docs/index.md").split("```{toctree}")[1].split("```")[0].split()[2:]
+    own = [name for name in toctree if not name.startswith("_generated/")]
+    assert own and [name for name in own if not (DOCS / f"{name}.md").is_file()] == []
+
+
 @pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("*.md")))
 def test_every_page_is_reachable(page):
     index = text("docs/index.md")

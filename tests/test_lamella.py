@@ -14,8 +14,10 @@ def build(**changes):
     return build_lamella(Lamella(**(THIN | changes)))
 
 
-def test_a_whole_crystal_has_its_density_and_repeats():
-    atoms = build(delta0_A=0.0, occupancy=())
+@pytest.mark.parametrize("n_planes", [6, 7, 20])
+def test_a_whole_crystal_has_its_density_and_repeats(n_planes):
+    # without a film the planes are rounded up to whole periods
+    atoms = build(delta0_A=0.0, occupancy=(), n_planes=n_planes)
     volume = np.prod(atoms.box_A)
     assert len(atoms.elements) == pytest.approx(5 * volume / A**3)
     kinds, counts = np.unique(atoms.elements, return_counts=True)

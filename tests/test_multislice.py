@@ -142,7 +142,7 @@ def test_a_thick_specimen_has_no_occupancy():
     assert result.summary["sensitivity"]["occupancy_detectable"] is None
 
 
-# ---- the second sample: our own, through the whole run ---------------------------------------------
+# ---- the second sample: our own, through the whole run --------------------------------------
 
 
 def test_the_multislice_sample_gives_its_truth(monkeypatch):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from stemdisp.crystal import project
-from stemdisp.polarisation import CHARGES, charges_of, polarisation
+from stemdisp.polarisation import CHARGES, charge_density, charges_of, polarisation
 
 A3 = 3.9885**3
 E_PER_A2 = 1602.176634  # uC/cm^2
@@ -59,3 +59,19 @@ def test_without_a_charge_there_is_no_number():
     lacking = charges_of("KTaO3", {"K": 1.0})
     out = estimate(lacking)
     assert out["P_cation_uC_cm2"].notna()[0] and out["P_column_uC_cm2"].isna().all()
+
+
+def test_oxygen_has_another_charge_along_its_bonds():
+    # along [11-2], u is [111]: each bond is at 54.7 degrees to it, and cos^2 is a third
+    seen = project("KTaO3", (1, 1, -2), displaced="K")
+    along = charge_density(seen, "K", CHARGES["KTaO3"], whole=True)
+    mean = (2 * -1.68 - 6.58) / 3
+    assert along == pytest.approx(E_PER_A2 * (0.82 + mean) / A3, rel=1e-6)
+    across = charge_density(
+        project("KTaO3", (1, -1, 0), displaced="K"), "K", CHARGES["KTaO3"], whole=True
+    )
+    assert across == pytest.approx(E_PER_A2 * (0.82 - 1.68) / A3, rel=1e-6)
+    # acoustic sum rule: a rigid shift of the whole crystal makes no polarisation
+    for charges in CHARGES.values():
+        cations = sum(z for s, z in charges.values.items() if s != "O")
+        assert cations + 2 * charges.values["O"] + charges.along["O"] == pytest.approx(0, abs=0.05)

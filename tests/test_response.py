@@ -84,6 +84,9 @@ def test_a_curve_from_a_file(tmp_path):
         ("ratio,occupancy\n0,0\n1,0\n", "increase"),
         ("ratio,occupancy\n0,x\n1,1\n", "cannot be read"),
         ("ratio,occupancy\n1,1\n", "two or more"),
+        ("ratio,occupancy,occupancy_err\n0,0,\n1,1,\n", "occupancy_err"),
+        ("ratio,occupancy,occupancy_err\n0,0,inf\n1,1,0\n", "occupancy_err"),
+        ("ratio,occupancy\n0,0\n0.8,0.7\n1,0.8\n", "full columns"),
     ],
 )
 def test_a_bad_file_is_refused_in_words(tmp_path, text, word):

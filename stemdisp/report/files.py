@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from stemdisp import tables
+from stemdisp._configcheck import toml_value
 
 # Spreadsheets run a cell that begins with one of these as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -127,11 +128,13 @@ def config_toml(config: Any) -> str:
     lines = []
     for section, keys in config_to_dict(config).items():
         lines.append(f"[{section}]")
-        # TOML's strings, numbers, booleans and arrays are written as JSON writes them.
-        lines += [
-            f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
-            for key, value in keys.items()
-            if value is not None and value is not pd.NA
-        ]
+        lines += [f"{key} = {_toml(value)}" for key, value in keys.items() if value is not None]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _toml(value: Any) -> str:
+    """Write a value; strings, numbers, booleans and arrays as JSON, which TOML reads, too."""
+    if isinstance(value, dict):
+        return toml_value(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
