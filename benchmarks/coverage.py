@@ -32,7 +32,7 @@ class Case:
     """One stack to simulate.
 
     ``kind`` is "decay" (an exponential without end), "ends" (displacement and vacancies end at
-    planes of their own), "null" (neither), "faint" (delta(1) = 5 pm).
+    planes of their own), "nothing" (neither), "faint" (delta(1) = 5 pm).
     """
 
     seed: int
@@ -48,7 +48,7 @@ class Case:
             "offset_A": tuple(float(x) for x in rng.normal(0, 0.02, 2)),
             "film_A": float(rng.uniform(10, 18)),
         }
-        if self.kind == "null":
+        if self.kind == "nothing":
             return drawn | {"delta0_A": 0.0, "occupancy": ()}
         if self.kind == "faint":
             return drawn | {"delta0_A": 0.05, "occupancy": ()}
@@ -82,6 +82,8 @@ def answer(case: Case) -> dict[str, Any]:
         return row | {"refused": str(error)}
     if result.interface is None:
         return row | {"refused": "no interface"}
+    guard = result.summary["registration"]["guard"]
+    row["warned"] = bool(guard.get("ambiguous"))
     row |= _planes(result, physics) | _depths(result) | _columns(result, truth)
     row["passed"] = result.summary["null_test"]["passed"]
     seen = result.summary["sensitivity"]

@@ -15,13 +15,18 @@ from ._resampling import aicc, exponential, profile_shapes, steps, stretched_gri
 
 @dataclass(frozen=True, eq=False)
 class Departure:
-    """Departures of planes from the bulk mean, candidates first, with total errors."""
+    """Departures of planes from the bulk mean, candidates first, with total errors.
+
+    ``df`` says how well the errors of the candidates are known: a departure over an error that
+    few columns have given follows Student's law, not Gauss's.
+    """
 
     n: np.ndarray
     x: np.ndarray
     err: np.ndarray
     n_candidates: int
     two_sided: bool
+    df: np.ndarray
 
     @property
     def candidates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -29,19 +34,26 @@ class Departure:
         k = self.n_candidates
         return self.n[:k], self.x[:k], self.err[:k]
 
-    def critical(self, level: float) -> float:
-        """Smallest departure, in errors, that the first step of the step-down test rejects."""
+    def critical(self, level: float) -> np.ndarray:
+        """Smallest departures, in errors, that the first step of the step-down test rejects."""
         sides = 2 if self.two_sided else 1
-        return float(-special.ndtri(level / (sides * max(self.n_candidates, 1))))
+        return -special.stdtrit(self.df, level / (sides * max(self.n_candidates, 1)))
+
+    def tails(self, z: np.ndarray) -> np.ndarray:
+        """Chance of departures as large as these (in errors) of the candidates in the bulk."""
+        if self.two_sided:
+            return 2.0 * special.stdtr(self.df, -np.abs(z))
+        return special.stdtr(self.df, -z)
 
 
-def last_rejected(n: np.ndarray, z: np.ndarray, level: float, *, two_sided: bool) -> np.ndarray:
+def last_rejected(dep: Departure, z: np.ndarray, level: float) -> np.ndarray:
     """Deepest plane of each row of `z` that Holm's step-down test rejects, else 0.
 
     Holm (1979) keeps the probability of any false rejection, and so of a depth that is too
     large, at or below `level`, whatever the planes' true values.
     """
-    p = 2.0 * special.ndtr(-np.abs(z)) if two_sided else special.ndtr(-z)
+    n = dep.candidates[0]
+    p = dep.tails(z)
     p = np.where(np.isfinite(p), p, 1.0)
     order = np.argsort(p, axis=1, kind="stable")
     limits = level / np.arange(n.size, 0, -1)
@@ -49,14 +61,14 @@ def last_rejected(n: np.ndarray, z: np.ndarray, level: float, *, two_sided: bool
     return np.max(np.where(passed, n[order], 0), axis=1, initial=0)
 
 
-def smallest_p(z: np.ndarray, *, two_sided: bool) -> float:
+def smallest_p(dep: Departure, z: np.ndarray) -> float:
     """Chance of a departure as large as the largest of these in any of them (Bonferroni)."""
-    p = 2.0 * special.ndtr(-np.abs(z)) if two_sided else special.ndtr(-z)
+    p = dep.tails(z)
     known = p[np.isfinite(p)]
     return float(min(1.0, known.size * known.min())) if known.size else float("nan")
 
 
-def change_point(dep: Departure, critical: float) -> tuple[np.ndarray, np.ndarray]:
+def change_point(dep: Departure, critical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Trial depths (0 and the candidates) and what each costs in chi2.
 
     Trial depth k: planes up to k are free, plane k departs by at least `critical` errors,
@@ -73,7 +85,7 @@ def change_point(dep: Departure, critical: float) -> tuple[np.ndarray, np.ndarra
 
 
 def model_depth(
-    dep: Departure, critical: float, threshold: float
+    dep: Departure, critical: np.ndarray, threshold: float
 ) -> tuple[str, int, tuple[int, int]]:
     """Depth at which the best smooth or sharp profile falls below the resolution.
 

@@ -114,23 +114,25 @@ def aicc(chi2: float, n_parameters: int, n_values: int) -> float:
 
 
 def decay_test(
-    gain: float, n: np.ndarray, err: np.ndarray, confidence: float
+    gain: float, n: np.ndarray, err: np.ndarray, df: np.ndarray, confidence: float
 ) -> tuple[float, float]:
     """Chance of a chi2 gain this large without any decay, and the gain at `confidence`.
 
     The length exists only under the alternative, so the largest gain over all lengths is not
-    chi2 distributed (Davies 1987). Its law is that of the maximum of a known Gaussian process,
-    drawn here with a fixed seed; far out in the tail the sum over the lengths bounds it.
+    chi2 distributed (Davies 1987). Its law is that of the maximum of a known process, drawn here
+    with a fixed seed, Student's with `df` for every plane; far out in the tail the sum over the
+    lengths bounds it.
     """
     shapes = exponential(n, xi_grid(n)[::16])
-    bound = len(shapes) * float(special.chdtrc(1.0, gain))
+    df = np.minimum(df, 1e6)
+    bound = 2.0 * len(shapes) * float(special.stdtr(df.min(), -np.sqrt(max(gain, 0.0))))
     if bound < 1e-4:
         return max(bound, float(np.finfo(float).tiny)), 0.0
     w = 1.0 / err**2
     g = (shapes - (shapes @ w / w.sum())[:, None]) / err
     norm = np.sqrt(np.sum(g**2, axis=1))
     keep = norm > 1e-7 * np.sqrt(w.sum())
-    noise = np.random.default_rng(0).standard_normal((2000, err.size))
+    noise = np.random.default_rng(0).standard_t(df, (4000, err.size))
     gains = np.max((noise @ (g[keep] / norm[keep, None]).T) ** 2, axis=1)
     p = float((1 + np.count_nonzero(gains >= gain)) / (gains.size + 1))
     return p, float(np.quantile(gains, confidence))

@@ -70,3 +70,32 @@ def plane_values(planes: pd.DataFrame, value: str, error: str) -> tuple[np.ndarr
     ok = np.isfinite(n) & np.isfinite(x) & np.isfinite(err) & (err > 0) & (n >= 1)
     order = np.argsort(n[ok], kind="stable")
     return n[ok][order], x[ok][order], err[ok][order]
+
+
+def degrees_of_freedom(
+    planes: pd.DataFrame, error: str, noise: str, count: str, at: np.ndarray
+) -> np.ndarray:
+    """Return how well the errors of planes are known, as degrees of freedom.
+
+    The part of an error that the noise makes is known; the rest is the scatter of a few columns
+    (Satterthwaite 1946). Infinite where a column of the table is missing.
+
+    Parameters
+    ----------
+    planes : DataFrame
+    error, noise, count : str
+        Columns with the total error, its known part, and the number of columns in a plane.
+    at : ndarray
+        Plane numbers that are wanted.
+
+    Returns
+    -------
+    ndarray
+        At least 3.
+    """
+    if not {error, noise, count} <= set(planes.columns):
+        return np.full(len(at), np.inf)
+    table = planes.drop_duplicates("N").set_index("N")[[error, noise, count]].astype("float64")
+    total, known, n = table.reindex(at).to_numpy(dtype=float).T
+    rest = np.clip(1.0 - (np.nan_to_num(known) / total) ** 2, 1e-6, 1.0)
+    return np.maximum((np.nan_to_num(n, nan=2.0) - 1.0) / rest**2, 3.0)

@@ -20,10 +20,17 @@ from ._values import (
     Interval,
     average,
     chi2_quantile,
+    degrees_of_freedom,
     numbers,
     plane_values,
 )
 from .tables import check_columns, usable
+
+# By quantity: the known part of its error, and how many columns a plane has.
+KNOWN = {
+    "delta": ("delta_noise_A", "n_columns"),
+    "occupancy": ("intensity_ratio_noise", "n_anions"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,11 @@ def find_depths(
     -------
     Depths
         Depth N: the deepest candidate that Holm's step-down test (1979) sets apart from the bulk
-        mean; one-sided for occupancy, two-sided for delta. Errors hold those of the plane and of
-        the bulk mean, and the scatter of bulk planes beyond their errors. The chance of a depth
-        that is too large is at most (1 - confidence) / 10, because a depth is one whole number.
+        mean; one-sided for occupancy, two-sided for delta; by Student's law where the table says
+        how many columns a plane has and which part of its error is noise. Errors hold those of the
+        plane and of the bulk mean, and the scatter of bulk planes beyond their errors. The chance
+        of a depth that is too large is at most (1 - confidence) / 10, because a depth is one whole
+        number.
         Its interval: change points within the chi2 quantile of the best, for departures as large
         as the test can see (the note gives that size), widened to what the test finds at
         1 - confidence and over planes without a value. The `_model` depths: where the best of
@@ -153,7 +162,9 @@ def _departure(
     extra = kernel.between_variance(x[bulk], err[bulk])
     total = np.sqrt(err**2 + extra + np.where(bulk, 0.0, mean_err**2))
     sign = 1.0 if two_sided else -1.0
-    return departure.Departure(n, sign * (x - mean), total, int(np.sum(~bulk)), two_sided)
+    noise, count = KNOWN[kind]
+    df = degrees_of_freedom(planes, VALUES[kind][1], noise, count, n[~bulk])
+    return departure.Departure(n, sign * (x - mean), total, int(np.sum(~bulk)), two_sided, df)
 
 
 def _depth(dep: departure.Departure | str, level: float, quantile: float) -> tuple[Depth, Depth]:
@@ -162,8 +173,8 @@ def _depth(dep: departure.Departure | str, level: float, quantile: float) -> tup
         return Depth(NAN, NO_INTERVAL, "holm", dep), Depth(NAN, NO_INTERVAL, "none", dep)
     n, x, err = dep.candidates
     z = (x / err)[None, :]
-    depth = int(departure.last_rejected(n, z, level, two_sided=dep.two_sided)[0])
-    loose = departure.last_rejected(n, z, 10.0 * level, two_sided=dep.two_sided)[0]
+    depth = int(departure.last_rejected(dep, z, level)[0])
+    loose = departure.last_rejected(dep, z, 10.0 * level)[0]
     critical = dep.critical(level)
     trial, cost = departure.change_point(dep, critical)
     allowed = trial[cost <= cost.min() + quantile]
@@ -171,7 +182,7 @@ def _depth(dep: departure.Departure | str, level: float, quantile: float) -> tup
     after = dep.n[dep.n > high]
     high = max(high, after[0] - 1) if after.size else high
     unit = " A" if dep.two_sided else ""
-    notes = [f"less than {critical * float(np.median(err)):.2g}{unit} cannot be told from bulk"]
+    notes = [f"less than {float(np.median(critical * err)):.2g}{unit} cannot be told from bulk"]
     if depth == 0:
         notes.insert(0, "no plane departs from bulk")
     elif depth >= n[-1]:
@@ -181,7 +192,7 @@ def _depth(dep: departure.Departure | str, level: float, quantile: float) -> tup
     if unseen.size:
         notes.append("no clear departure at N = " + ", ".join(map(str, unseen)))
     name, k, ci = departure.model_depth(dep, critical, quantile)
-    p = departure.smallest_p(z[0], two_sided=dep.two_sided)
+    p = departure.smallest_p(dep, z[0])
     return (
         Depth(depth, (float(low), float(high)), "holm", "; ".join(notes), p),
         Depth(k, (float(min(ci[0], k)), float(max(ci[1], k))), name),
@@ -224,7 +235,7 @@ def _difference(
         mean = kernel.resampled_means(*sums, counts)
         shift = (mean - mean[0]) if dep.two_sided else (mean[0] - mean)
         z = (cand[1] + shift[1:, :-1] - shift[1:, -1:]) / cand[2]
-        drawn[kind] = departure.last_rejected(cand[0], z, level, two_sided=dep.two_sided)
+        drawn[kind] = departure.last_rejected(dep, z, level)
     both = drawn["occupancy"] - drawn["delta"]
     tail = 50.0 * (1.0 - confidence)
     low = float(np.percentile(both, tail, method="lower"))

@@ -221,9 +221,10 @@ def _image(
         warnings.append(
             {
                 "code": "registration-ambiguous",
-                "message": "the frames could also be aligned a lattice vector off: nothing but "
-                "periodic crystal is visible. Displacements are not harmed, occupancies of single "
-                "columns may be",
+                "message": "the frames could also be aligned a lattice vector off: too little but "
+                "periodic crystal is seen in them. Near an interface planes may then be mixed, and "
+                "errors and depths are not to be trusted; leave out noisy frames, or use a "
+                "higher dose per frame",
             }
         )
     return registration.signal, registration

@@ -21,6 +21,7 @@ from ._values import (
     Interval,
     average,
     chi2_quantile,
+    degrees_of_freedom,
     numbers,
     plane_values,
 )
@@ -107,7 +108,8 @@ def fit_decay(
     DecayFit
         Intervals hold all values whose profile chi2 is within the chi2 quantile of the best.
         Where the reduced chi2 exceeds 1, errors are multiplied by its root. Decay is tested
-        with the law of the largest gain over all lengths (Davies 1987). Stretched exponential or
+        with the law of the largest gain over all lengths (Davies 1987; Student's for errors that
+        `n_columns` and `delta_noise_A` show to be known from few columns). Stretched exponential or
         step replace the exponential as `model` only where their AICc is lower by 2 or more.
 
     Raises
@@ -132,7 +134,8 @@ def fit_decay(
     gain = (flat - chi2) / scale
     # decay and the two depths are looked for: together they may err at 1 - confidence
     level = DECAY_SHARE * (1.0 - confidence)
-    p, critical = kernel.decay_test(gain, n, err, 1.0 - level)
+    df = degrees_of_freedom(planes, "delta_err_A", "delta_noise_A", "n_columns", n)
+    p, critical = kernel.decay_test(gain, n, err, df, 1.0 - level)
     common = {"n_planes": int(n.size), "p": p, "aicc": table}
     if p > level:
         root = float(np.sqrt(max(critical, gain) * scale))

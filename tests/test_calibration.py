@@ -13,7 +13,7 @@ STACKS = 5
 @pytest.fixture(scope="module")
 def found():
     stacks = [Case(500 + k, kind, 2000.0, size=384) for k in range(STACKS) for kind in ("decay",)]
-    stacks += [Case(600 + k, "null", 500.0, size=384) for k in range(2)]
+    stacks += [Case(600 + k, "nothing", 500.0, size=384) for k in range(2)]
     return pd.DataFrame([answer(case) for case in stacks])
 
 
@@ -51,9 +51,9 @@ def test_without_the_halves_the_errors_are_too_small(found, monkeypatch):
 
 
 def test_nothing_is_found_where_nothing_is(found):
-    null = found[found["kind"] == "null"]
-    assert (null["model"] == "none").all()
-    assert (null["N_disp"] == 0).all() and (null["N_vac"] == 0).all()
+    nothing = found[found["kind"] == "nothing"]
+    assert (nothing["model"] == "none").all()
+    assert (nothing["N_disp"] == 0).all() and (nothing["N_vac"] == 0).all()
 
 
 def test_the_page_counts_right(found):
@@ -75,5 +75,5 @@ def test_cases_cover_all_kinds_and_doses():
     drawn = cases(8, (100.0, 500.0))
     counts = pd.DataFrame([vars(c) for c in drawn]).groupby(["kind", "dose"]).size()
     assert counts["decay", 100.0] == counts["ends", 500.0] == 4
-    assert counts["null"].sum() == 8 and counts["faint"].sum() == 2
+    assert counts["nothing"].sum() == 8 and counts["faint"].sum() == 2
     assert len({(c.seed, c.kind, c.dose) for c in drawn}) == len(drawn)
