@@ -23,6 +23,7 @@ _HOMES = {
     "find_interface": "interface",
     "find_lattice": "lattice",
     "fit_decay": "statistics",
+    "flag_vacancies": "vacancies",
     "from_atomap": "interop",
     "integrate_dpc": "dpc",
     "line_profile": "occupancy",
@@ -31,6 +32,7 @@ _HOMES = {
     "project": "crystal",
     "refine_columns": "refine",
     "run": "pipeline",
+    "simulate_multislice": "multislice",
     "simulate_stack": "simulate",
     "to_atomap": "interop",
     "to_markers": "interop",
@@ -46,6 +48,7 @@ __all__ = [
     "find_interface",
     "find_lattice",
     "fit_decay",
+    "flag_vacancies",
     "from_atomap",
     "integrate_dpc",
     "line_profile",
@@ -55,6 +58,7 @@ __all__ = [
     "project",
     "refine_columns",
     "run",
+    "simulate_multislice",
     "simulate_stack",
     "to_atomap",
     "to_markers",
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from stemdisp.interface import find_interface
     from stemdisp.interop import from_atomap, to_atomap, to_markers
     from stemdisp.lattice import find_lattice
+    from stemdisp.multislice import simulate_multislice
     from stemdisp.occupancy import line_profile, measure_occupancy
     from stemdisp.pipeline import run
     from stemdisp.planes import average_planes
@@ -76,6 +81,7 @@ if TYPE_CHECKING:
     from stemdisp.simulate import simulate_stack
     from stemdisp.statistics import correlate, fit_decay
     from stemdisp.sublattice import measure_displacements
+    from stemdisp.vacancies import flag_vacancies
 
 
 def __getattr__(name: str) -> Any:
