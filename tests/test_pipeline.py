@@ -350,3 +350,38 @@ def test_abf_and_adf_of_one_area_agree(real_file: Callable[[str], Path]) -> None
         first, second = (t[t["species"] == species][["x_px", "y_px"]].to_numpy() for t in both)
         distance, _ = cKDTree(first).query(second)
         assert np.median(distance) < 3.0  # px: 0.28 A; a swap of Sr and Ti would be 21 px
+
+
+def test_systematic_errors_are_warned_of_and_notes_say_the_dose() -> None:
+    """A tilted null specimen, too thick for any calibration."""
+    stack, _ = simulate_stack("null", seed=3, n_frames=4, size=384, offset_A=(0.08, 0.0))
+    settings = {"specimen": {"thickness_nm": 30.0}, "analysis": {"dose_series": False}}
+    result = run(stack, settings=settings)
+    summary = result.summary
+    codes = [w["code"] for w in summary["warnings"]]
+    assert "tilt-offset" in codes and "occupancy-uncalibrated" in codes
+    assert summary["occupancy_calibration"] is None
+    assert summary["interpretation"]["f"] is None
+    assert summary["decay"]["model"] == "none"
+    for which in ("displacement", "vacancy"):
+        assert summary["depth"][which]["N"] == 0
+        assert "this dose" in summary["depth"][which]["note"]
+    assert summary["vacancies"]["n_vacant"] <= 2
+    assert result.frames["delta1_A"].isna().all()
+    # the control: a small offset and a calibrated thickness
+    stack, _ = simulate_stack("null", seed=3, n_frames=4, size=384, offset_A=(0.005, 0.0))
+    settings["specimen"]["thickness_nm"] = 12.0
+    quiet = run(stack, settings=settings).summary
+    codes = [w["code"] for w in quiet["warnings"]]
+    assert "tilt-offset" not in codes and "occupancy-uncalibrated" not in codes
+    assert quiet["occupancy_calibration"] == "multislice, 12 nm"
+
+
+def test_a_wrong_curve_ends_the_run_before_anything_is_read(tmp_path: Path) -> None:
+    """The file of the calibration is looked at first."""
+    settings = {
+        "input": {"path": [str(tmp_path / "absent.hspy")]},
+        "analysis": {"occupancy_calibration": str(tmp_path / "absent.csv")},
+    }
+    with pytest.raises(ConfigError, match=r"absent\.csv"):
+        run(settings)
