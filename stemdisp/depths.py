@@ -116,6 +116,7 @@ def find_depths(
     value_names = ("delta_A", "delta_err_A", "occupancy", "occupancy_err")
     check_columns(columns, ("species", "i", "N", "quality", *value_names))
     check_columns(planes, ("N", *value_names), what="planes")
+    steepness = _steepness(planes, bulk_from)
     columns, planes = _as_measured(columns), _as_measured(planes)
     quantile = chi2_quantile(confidence)
     if n_resamples < 1:
@@ -124,7 +125,8 @@ def find_depths(
     found = {}
     for kind, two_sided in (("delta", True), ("occupancy", False)):
         dep = _departure(planes, kind, bulk_from, two_sided=two_sided)
-        found[kind] = (dep, *_depth(dep, level, quantile))
+        scale = 1.0 if kind == "delta" else steepness
+        found[kind] = (dep, *_depth(dep, level, quantile, scale))
     disp, vac = found["delta"], found["occupancy"]
     good = columns[usable(columns)]
     parts = {
@@ -148,6 +150,16 @@ def _as_measured(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _steepness(planes: pd.DataFrame, bulk_from: int) -> float:
+    """How much occupancy a little intensity of full planes is; 1 without a calibration."""
+    if "intensity_ratio_err" not in planes:
+        return 1.0
+    full = planes[numbers(planes, "N") >= bulk_from]
+    ratio = numbers(full, "occupancy_err") / numbers(full, "intensity_ratio_err")
+    ratio = ratio[np.isfinite(ratio)]
+    return float(np.median(ratio)) if ratio.size else 1.0
+
+
 def _departure(
     planes: pd.DataFrame, kind: str, bulk_from: int, *, two_sided: bool
 ) -> departure.Departure | str:
@@ -167,8 +179,13 @@ def _departure(
     return departure.Departure(n, sign * (x - mean), total, int(np.sum(~bulk)), two_sided, df)
 
 
-def _depth(dep: departure.Departure | str, level: float, quantile: float) -> tuple[Depth, Depth]:
-    """Depth of one quantity: by the step-down test, and by model."""
+def _depth(
+    dep: departure.Departure | str, level: float, quantile: float, scale: float
+) -> tuple[Depth, Depth]:
+    """Depth of one quantity: by the step-down test, and by model.
+
+    `scale` turns departures into the unit that the note gives.
+    """
     if isinstance(dep, str):
         return Depth(NAN, NO_INTERVAL, "holm", dep), Depth(NAN, NO_INTERVAL, "none", dep)
     n, x, err = dep.candidates
@@ -182,7 +199,9 @@ def _depth(dep: departure.Departure | str, level: float, quantile: float) -> tup
     after = dep.n[dep.n > high]
     high = max(high, after[0] - 1) if after.size else high
     unit = " A" if dep.two_sided else ""
-    notes = [f"less than {float(np.median(critical * err)):.2g}{unit} cannot be told from bulk"]
+    notes = [
+        f"less than {scale * float(np.median(critical * err)):.2g}{unit} cannot be told from bulk"
+    ]
     if depth == 0:
         notes.insert(0, "no plane departs from bulk")
     elif depth >= n[-1]:

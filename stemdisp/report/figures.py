@@ -212,6 +212,8 @@ def _image_plans(result: Any) -> list[_Plan]:
 
 def _depth_plans(result: Any) -> list[_Plan]:
     o = st.anion_species(result) or "anion"
+    curve = st.section(result, "occupancy_calibration")
+    made = f", calibrated ({curve})" if curve else ""
     plans = [
         _Plan(
             "decay",
@@ -230,7 +232,8 @@ def _depth_plans(result: Any) -> list[_Plan]:
             "occupancy",
             "answer",
             f"{o} occupancy against depth",
-            f"Fitted intensity of pure {o} columns over that in the bulk. Faint: single columns. "
+            f"Fitted intensity of pure {o} columns over that in the bulk{made}. "
+            "Faint: single columns. "
             "Circles: plane means with total error. Triangle: vacancy depth, bar: its interval. "
             "Dotted: a smaller loss is not told from bulk.",
             _single(plot.plot_occupancy),
