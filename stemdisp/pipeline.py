@@ -41,9 +41,9 @@ from stemdisp.vacancies import flag_vacancies
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
-# Where columns show that they are no Gaussians, the film displaces those next to it by 1 to 6 pm
-# in multislice images; below, the noise hides it.
-FILM_BIAS_A = 0.03
+# Where columns show that they are no Gaussians: angstrom, and share of the displacement, by which
+# plane N = 1 was off in multislice images (docs/systematics.md). Else the noise hides it.
+FILM_BIAS = (0.01, 0.075)
 STAGES = (
     "load",
     "register",
@@ -285,7 +285,7 @@ def _displacement(
         displaced=config.crystal.displaced,
         spacing_A=spacing,
         bulk_from=config.analysis.bulk_from,
-        film_bias_A=FILM_BIAS_A if columns.attrs["fit"].misfit > MISFIT else 0.0,
+        film_bias=FILM_BIAS if columns.attrs["fit"].misfit > MISFIT else (0.0, 0.0),
     )
     crystal, site = config.crystal, scene.projection.sites_of(config.crystal.displaced)[0]
     planes = read_planes(

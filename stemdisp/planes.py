@@ -22,7 +22,7 @@ def average_planes(
     displaced: str = "K",
     spacing_A: float = np.nan,
     bulk_from: int = 10,
-    film_bias_A: float = 0.0,
+    film_bias: tuple[float, float] = (0.0, 0.0),
 ) -> pd.DataFrame:
     """Average displacements over each plane.
 
@@ -38,8 +38,9 @@ def average_planes(
         First bulk plane. Lines of the scan run nearly along the planes, so their jitter moves
         whole planes, which no scatter inside a plane can show; the scatter of bulk planes beyond
         their errors does, and is added to all.
-    film_bias_A : float
-        Systematic error that the film may make in plane N = 1; part of its total error.
+    film_bias : (float, float)
+        Systematic error of plane N = 1, next to the film, in angstrom and as a share of its
+        displacement; both are part of its total error.
 
     Returns
     -------
@@ -68,8 +69,8 @@ def average_planes(
     out = pd.DataFrame(table, columns=[*names, "delta_perp_A", "delta_perp_err_A"])
     for name in ("delta", "delta_perp"):
         out = _add_plane_scatter(out, f"{name}_A", f"{name}_err_A", bulk_from)
-        bias = np.where(out["N"] == 1, film_bias_A, 0.0)
-        out[f"{name}_err_A"] = np.hypot(out[f"{name}_err_A"], bias)
+        bias = np.hypot(film_bias[0], film_bias[1] * out[f"{name}_A"])
+        out[f"{name}_err_A"] = np.hypot(out[f"{name}_err_A"], np.where(out["N"] == 1, bias, 0.0))
     return out.astype({"N": "Int64", "n_columns": "Int64"})
 
 

@@ -113,7 +113,8 @@ def test_constants_in_the_methods_are_those_of_the_code():
     values = [f"{f:.2f}" for f in response.CATION_F.values()]
     assert f"f = {', '.join(values[:-1])} and {values[-1]} at 5, 10, 15 and 20 nm" in page
     assert f"{response.COLUMN_F} ± {response.COLUMN_F_ERR}" in page
-    assert f"{100 * pipeline.FILM_BIAS_A:g} pm are added" in page
+    fixed, share = pipeline.FILM_BIAS
+    assert f"{100 * fixed:g} pm and {100 * share:g} % of the displacement are added" in page
     assert f"{100 * polarisation.CHARGE_ERR:g} %" in page
 
 
