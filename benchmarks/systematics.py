@@ -138,7 +138,8 @@ is not: a column is where the electrons say that it is. These figures are from m
 (abTEM; 300 kV, 25 mrad, quadrants 6-24 mrad, focus at 0.42 of the thickness, frozen phonons) of
 KTaO3 along [1-10], fitted as every image is. K is displaced by 54, 33, 20 and 12 pm in planes 1 to
 4, and oxygen is missing in planes 1 to 5. No noise is added; what scatters is thermal motion and
-where along the beam the oxygen is missing.
+where along the beam the oxygen is missing. The potential is sampled at 0.125 Å, which makes Ta
+12 % weaker than 0.08 Å does, and K and O 3 %.
 
 ## Which atoms move
 

@@ -49,7 +49,8 @@ class Optics:
         Configurations of vibrating atoms; each is used with its mirror image about the mean
         places, so their number is doubled.
     scan_step_A, potential_step_A : float
-        Largest steps of the scan and of the potential.
+        Largest steps of the scan and of the potential. Heavy columns need a fine potential: Ta at
+        10 nm is 7 % weaker at 0.1 A than at 0.08 A, K and O 2 %.
     """
 
     energy_kV: float = 300.0
@@ -60,7 +61,7 @@ class Optics:
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
     phonons: int = 1
     scan_step_A: float = 0.245
-    potential_step_A: float = 0.1
+    potential_step_A: float = 0.08
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,7 @@ def multislice(
     bands = _bands(lamella, atoms, optics)
     depth_A = 4.2 * lamella.thickness_nm if optics.defocus_nm is None else 10 * optics.defocus_nm
     tasks = [
-        _Task(band, positions, atoms, optics, exits, depth_A)
+        _Task(band, positions, atoms, optics, exits, depth_A, lamella.film_A <= 0)
         for positions in _vibrating(atoms, optics.phonons, seed)
         for band in bands
     ]
@@ -187,6 +188,7 @@ class _Task:
     optics: Optics
     exits: tuple[int, ...]
     depth_A: float
+    repeats: bool
 
 
 def _bands(lamella: Lamella, atoms: Atoms, optics: Optics) -> list[_Band]:
@@ -199,7 +201,10 @@ def _bands(lamella: Lamella, atoms: Atoms, optics: Optics) -> list[_Band]:
     y = start + (stop - start) / n_rows * np.arange(n_rows)
     n_x = int(np.ceil(width / optics.scan_step_A))
     parts = np.array_split(y, max(1, round((stop - start) / ROWS_A)))
-    strip = min(STRIP_A + ROWS_A, height)
+    if lamella.film_A > 0:
+        strip = min(STRIP_A + ROWS_A, height)
+    else:  # whole boxes: the crystal goes on
+        strip = height * max(1, int(np.ceil(STRIP_A / height)))
     return [
         _Band(part, (stop - start) / n_rows, n_x, float(part.mean()) - strip / 2, strip)
         for part in parts
@@ -224,16 +229,18 @@ def _scan_band(task: _Task) -> np.ndarray:
     abtem.config.set({"fftw.threads": 1, "diagnostics.progress_bar": False})
     band, optics = task.band, task.optics
     width, height, depth = task.atoms.box_A
-    xyz = task.positions_A.copy()
-    below = xyz[:, 1] - band.low_A
-    if height <= band.height_A + 1e-6:
+    xyz, elements = task.positions_A.copy(), task.atoms.elements
+    xyz[:, 1] -= band.low_A
+    if task.repeats:
+        copies = round(band.height_A / height)
+        steps = np.repeat(np.arange(copies), len(xyz)) * height
+        xyz, elements = np.tile(xyz, (copies, 1)), np.tile(elements, copies)
+        xyz[:, 1] += steps
         inside = np.ones(len(xyz), dtype=bool)
     else:
-        below = below % height if _repeats(task.atoms) else below
-        inside = (below >= 0) & (below < band.height_A)
-    xyz[:, 1] = below
+        inside = (xyz[:, 1] >= 0) & (xyz[:, 1] < band.height_A)
     model = AseAtoms(
-        list(task.atoms.elements[inside]),
+        list(elements[inside]),
         positions=xyz[inside],
         cell=(width, band.height_A, depth),
         pbc=True,
@@ -273,11 +280,6 @@ def _scan_band(task: _Task) -> np.ndarray:
     )
     array = np.asarray(counted.array).reshape(len(task.exits), len(band.y_A), band.n_x, 4)
     return np.moveaxis(array, 3, 1)
-
-
-def _repeats(atoms: Atoms) -> bool:
-    """Whether the crystal goes on from the lower border to the upper one."""
-    return not np.isin(atoms.elements, ["La", "Al"]).any() or atoms.top_A < 2.0
 
 
 def resampled(quadrants: Quadrants, pixel_size_A: float) -> tuple[np.ndarray, tuple[float, float]]:
@@ -380,6 +382,8 @@ def _tiled_truth(
     table["x_A"] -= found.origin_A[0]
     # pixels after resampling: the first one stays where it was
     table["y_A"] -= found.origin_A[1]
+    if abs(shape[0] * pixel[1] - found.atoms.box_A[1]) < 1e-6:  # a whole box: the crystal goes on
+        table["y_A"] = (table["y_A"] + 0.5 * pixel[1]) % found.atoms.box_A[1] - 0.5 * pixel[1]
     table["x_px"], table["y_px"] = table["x_A"] / pixel[0], table["y_A"] / pixel[1]
     inside = table["y_px"].between(-0.5, shape[0] - 0.5)
     return table[inside].reset_index(drop=True)
