@@ -156,6 +156,22 @@ def profile_xi(
     return xi, profile_shapes(exponential(n, xi), x, err, constant=True)
 
 
+def widening(shape: tuple[float, float], n: np.ndarray, err: np.ndarray, correlation: Any) -> float:
+    """How much more the decay length varies than for planes that err independently, at least 1.
+
+    `shape` is the length and the amplitude; variances are those of weighted least squares with the
+    planes' true covariance between its two sides.
+    """
+    (length, amplitude), shared = shape, np.nan_to_num(np.asarray(correlation, dtype=float))
+    np.fill_diagonal(shared, 1.0)
+    g = exponential(n, np.array([length]))[0]
+    slope = amplitude * g * (n - 1.0) / length**2
+    jac = np.stack([g, slope, np.ones_like(g)], axis=1) / err[:, None]
+    inverse = np.linalg.pinv(jac.T @ jac)
+    plain, true = inverse[1, 1], (inverse @ (jac.T @ shared @ jac) @ inverse)[1, 1]
+    return float(max(1.0, true / plain)) if plain > 0 and np.isfinite(true) else 1.0
+
+
 def shape_scores(
     n: np.ndarray, x: np.ndarray, err: np.ndarray, chi2: float
 ) -> dict[str, tuple[float, int]]:

@@ -30,7 +30,7 @@ from stemdisp.interpret import read_planes
 from stemdisp.lattice import find_lattice
 from stemdisp.load import classify, load, signal_pixel_size_A
 from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
-from stemdisp.planes import average_occupancy, average_planes
+from stemdisp.planes import average_occupancy, average_planes, plane_correlation
 from stemdisp.polarisation import charges_of, polarisation
 from stemdisp.register import Registration, align_stack
 from stemdisp.response import OccupancyCurve, choose_curve, is_calibrated
@@ -345,7 +345,11 @@ def _statistics(scene: Scene, columns: pd.DataFrame, planes: pd.DataFrame) -> di
         "anion": pure_anion(scene.projection) or "O",
     }
     return {
-        "decay": statistics.fit_decay(planes, confidence=analysis.confidence),
+        "decay": statistics.fit_decay(
+            planes,
+            confidence=analysis.confidence,
+            correlation=plane_correlation(columns, displaced=common["displaced"]),
+        ),
         "depths": find_depths(columns, planes, **common),
         "correlation": statistics.correlate(columns, planes, **common),
     }

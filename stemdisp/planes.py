@@ -156,6 +156,40 @@ def _mean_displacements(
     return out
 
 
+def plane_correlation(columns: pd.DataFrame, *, displaced: str = "K") -> pd.DataFrame | None:
+    """Correlation of delta between planes, because columns of neighbouring planes share cages.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        After `measure_displacements`.
+    displaced : str
+        Species whose displacements are averaged.
+
+    Returns
+    -------
+    DataFrame or None
+        Rows and columns are plane numbers; for columns that err by the same amount, each by
+        itself. None where the table has lost how its displacements were made.
+    """
+    extra = columns.attrs.get("displacements")
+    if not isinstance(extra, Displacements) or extra.along_u.shape[0] != len(columns):
+        return None
+    good = usable(columns) & (columns["species"] == displaced).to_numpy()
+    good &= np.isfinite(columns["delta_A"].to_numpy())
+    parts = [(n, index) for n, index in _by_plane(columns, good) if len(index)]
+    if not parts:
+        return None
+    rows = np.repeat(np.arange(len(parts)), [len(index) for _, index in parts])
+    at = np.concatenate([index for _, index in parts])
+    shape = (len(parts), len(columns))
+    joint = (sparse.csr_array((np.ones(len(at)), (rows, at)), shape=shape) @ extra.along_u).tocsr()
+    shared = (joint @ joint.T).toarray()
+    size = np.sqrt(np.diag(shared))
+    numbers = [n for n, _ in parts]
+    return pd.DataFrame(shared / np.outer(size, size), index=numbers, columns=numbers)
+
+
 def _joint_noise(
     name: str, own: np.ndarray, parts: list[np.ndarray], extra: Displacements
 ) -> np.ndarray:

@@ -89,7 +89,11 @@ class Correlation:
 
 
 def fit_decay(
-    planes: pd.DataFrame, *, confidence: float = 0.95, spacing_A: float | None = None
+    planes: pd.DataFrame,
+    *,
+    confidence: float = 0.95,
+    spacing_A: float | None = None,
+    correlation: pd.DataFrame | None = None,
 ) -> DecayFit:
     """Fit the decay of the displacement with depth.
 
@@ -102,6 +106,9 @@ def fit_decay(
         the tests for depths need a share, too.
     spacing_A : float, optional
         Distance between planes along the normal. Default: from the column `depth_nm`.
+    correlation : DataFrame, optional
+        Of delta between planes (`planes.plane_correlation`): neighbours that share cages err
+        together, which widens the intervals.
 
     Returns
     -------
@@ -141,6 +148,11 @@ def fit_decay(
         root = float(np.sqrt(max(critical, gain) * scale))
         return _no_decay((n, x, err), confidence, (root, flat), common)
     scale = max(1.0, chi2 / (n.size - 3))
+    if correlation is not None:
+        shape = (float(xi[best]), float(fit.amplitude[best]))
+        scale *= kernel.widening(shape, n, err, correlation.reindex(index=n, columns=n))
+        xi, fit = kernel.profile_xi(n, x, err, quantile * scale)
+        best = int(np.argmin(fit.chi2))
     values = kernel.decay_values((xi, fit, best), (n, err), quantile, scale)
     step_A = _spacing(planes) if spacing_A is None else float(spacing_A)
     lengths = values["xi_planes"], *values["xi_ci_planes"]

@@ -7,7 +7,7 @@ from _exact_columns import columns_of, directions, is_, make_lattice, moved, pla
 from _known_images import kto
 
 from stemdisp.occupancy import measure_occupancy
-from stemdisp.planes import average_occupancy, average_planes
+from stemdisp.planes import average_occupancy, average_planes, plane_correlation
 from stemdisp.sublattice import measure_displacements
 from stemdisp.tables import Quality
 
@@ -166,3 +166,25 @@ def test_occupancy_of_planes():
 def test_occupancy_errors_hold_the_scatter_of_planes():
     # The trend across the image swallows some of the bulk's scatter: up to a third is lacking.
     assert 0.8 < occupancy_pulls(20, plane_jitter=0.05).std() < 1.4
+
+
+def test_neighbouring_planes_err_together_because_they_share_cages():
+    seeds = range(60)
+    drawn = [average_planes(measured(np.random.default_rng(s), scatter_A=0.03)) for s in seeds]
+    values = np.array([p["delta_A"].to_numpy()[2:7] - true_delta(np.arange(3, 8)) for p in drawn])
+    seen = np.mean([np.corrcoef(values[:, k], values[:, k + 1])[0, 1] for k in range(4)])
+    found = plane_correlation(measured(np.random.default_rng(0)))
+    assert np.allclose(np.diag(found), 1.0) and np.allclose(found, found.T)
+    claimed = np.mean([found.loc[k, k + 1] for k in range(3, 7)])
+    # of 60 draws a correlation is known to 0.13, the mean of four to about 0.07
+    assert claimed > 0.05 and abs(claimed - seen) < 0.2
+    assert abs(found.loc[2, 12]) < 0.02
+    assert plane_correlation(pd.DataFrame(measured(np.random.default_rng(0)).to_dict())) is None
+
+
+def test_the_film_adds_to_the_error_of_the_first_plane_only():
+    table = measured(np.random.default_rng(0))
+    plain, biased = average_planes(table), average_planes(table, film_bias=(0.01, 0.1))
+    first = np.hypot(plain["delta_err_A"][0], np.hypot(0.01, 0.1 * plain["delta_A"][0]))
+    assert biased["delta_err_A"][0] == pytest.approx(first)
+    pd.testing.assert_frame_equal(plain.iloc[1:], biased.iloc[1:])

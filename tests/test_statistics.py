@@ -1,6 +1,7 @@
 """Statistics on tables whose truth is known: coverage, error rates, and negative controls."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from _known_tables import (
     DECAY,
@@ -279,3 +280,21 @@ def test_null_test_passes_noise_and_fails_offsets():
     assert st.null_test(make_planes(rng, ZERO, FULL - 0.05))["passed"] is False
     none = st.null_test(make_planes(rng).head(10))
     assert none["passed"] is None and np.isnan(none["bulk_delta_p"]) and "two are" in none["note"]
+
+
+def test_planes_that_err_together_widen_the_interval_of_the_length():
+    n = np.arange(1, 21)
+    shared = pd.DataFrame(0.35 ** np.abs(n[:, None] - n[None]), index=n, columns=n)
+    root = np.linalg.cholesky(shared.to_numpy())
+    rng = np.random.default_rng(3)
+    hits = {"aware": [], "blind": []}
+    for _ in range(300):
+        noise = root @ rng.normal(0, 0.01, n.size)
+        planes = pd.DataFrame(
+            {"N": n, "delta_A": 0.5 * np.exp(-(n - 1) / 2.0) + noise, "delta_err_A": 0.01}
+        )
+        for name, correlation in (("aware", shared), ("blind", None)):
+            low, high = st.fit_decay(planes, spacing_A=2.3, correlation=correlation).xi_ci_planes
+            hits[name].append(low <= 2.0 <= high)
+    assert abs(np.mean(hits["aware"]) - 0.95) < 0.03
+    assert np.mean(hits["blind"]) < np.mean(hits["aware"]) - 0.01
