@@ -1,32 +1,34 @@
-"""Frames -> shifts, aligned mean and its noise.
+"""Frames -> shifts and scan distortions, aligned mean and its noise.
 
 On a lattice the correlation of two frames has a peak at every lattice vector, and only what is
 not periodic (film, interface, defects, slow contrast) tells the true one from its neighbours. So
 many pairs of frames are correlated, several peaks are kept for each, and the frames are placed
-where all pairs together agree best. Only then are the positions refined below the pixel.
+where all pairs together agree best. Only then are the positions refined below the pixel, and the
+drift within each frame and the jitter of its lines found.
 
 Conventions: shifts are (x, y), x right, y down, in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy import fft, ndimage, optimize
 
-from stemdisp._finealign import common_area, cut_out, not_outlying, refine_shifts
-from stemdisp._placement import correlate_pairs, place_frames
+from stemdisp._filter import cosine_spectrum, filtered_frames, reduced_shape
+from stemdisp._finealign import common_area, not_outlying, refine_shifts
+from stemdisp._mean import assembled, mean_of
+from stemdisp._resample import Place
+from stemdisp._series import place_series
+from stemdisp._source import FrameSource, frame_source
+from stemdisp._spread import spread
+from stemdisp._straighten import coarse_drift, straighten
 from stemdisp.errors import DataError
 
-_MIN_SIDE = 32
-_COARSE_SIDE = 512  # more pixels than this do not place the frames any better
-_SIGNAL_FREE = 0.25  # 1/px: no column is so sharp
-_MEDIAN_CHI2 = 0.455
-_LEAST_NOISE = 1e-3  # of the power on the ring with most contrast
+_BEYOND_PX = 0.1  # lines may end this much outside their frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,13 @@ class Registration:
         pair with the final positions; `n_repaired`: pairs whose highest peak was another lattice
         vector; `margin`: lead of the chosen positions over the next best ones, in units of the
         scatter of wrong ones; `ambiguous`: whether that lead is too small to trust.
+    scan : dict
+        What was found, and taken out, within the frames: `drift_px` (n, 2), the drift (x, y)
+        from the first line to the last against that of the mean; `jitter_px` (x, y), the
+        standard deviation of the lines; `directions`, the number of scan directions: with two,
+        the drift is that against the specimen.
+    places : tuple
+        For each frame where it lies on the grid of `image`; None for frames left out.
     signal : Signal2D or None
         `image` with calibrated axes, where the input was a signal.
     """
@@ -73,6 +82,39 @@ class Registration:
     guard: dict[str, Any]
     signal: Any = None
     halves: tuple[np.ndarray, np.ndarray] | None = None
+    scan: dict[str, Any] = field(default_factory=dict)
+    places: tuple[Place | None, ...] = ()
+
+    def placed(self, frame: np.ndarray, index: int) -> np.ndarray:
+        """Sample a frame on the grid of the mean.
+
+        Parameters
+        ----------
+        frame : ndarray, shape (ny, nx)
+            The frame as it was read.
+        index : int
+            Its number.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of `image`, NaN where the frame has no value.
+
+        Raises
+        ------
+        ValueError
+            If the frame was left out.
+        """
+        place = self.places[index] if self.places else self._shifted(index)
+        if place is None:
+            raise ValueError(f"frame {index} was left out of the mean; it has no place")
+        part, good = place.sample(np.where(np.isfinite(frame), frame, np.nan))
+        return part if good is None else np.where(good, part, np.nan)
+
+    def _shifted(self, index: int) -> Place:
+        """Place of a frame that was only shifted."""
+        start = np.array(self.origin_px) + self.shifts_px[index]
+        return Place(start, (self.image.shape[1], self.image.shape[0]))
 
 
 def align_stack(
@@ -80,9 +122,12 @@ def align_stack(
     *,
     upsample: int = 20,
     max_shift_px: float | None = None,
+    correct_scan: bool = True,
+    scan_rotation_deg: Any = None,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Registration:
-    """Align the frames of a stack by rigid shifts and average them.
+    """Align the frames of a stack, straighten their scan lines and average them.
 
     Parameters
     ----------
@@ -95,6 +140,16 @@ def align_stack(
     max_shift_px : float, optional
         Largest shift between one frame and the next, along x and y. Default: a quarter of the
         shorter side.
+    correct_scan : bool, default True
+        Take out the drift within frames and the jitter of lines as well.
+    scan_rotation_deg : float, or sequence of n float, optional
+        Direction of the scan lines of every frame, from +x towards +y of the specimen, in
+        multiples of 90 degrees; frames are turned upright by it. With two directions the drift
+        is known against the specimen, and so is the lattice. Default: that of the signal's
+        ``metadata.stemdisp.scan_rotation_deg``, or 0.
+    executor : concurrent.futures.Executor, optional
+        Who does the work frame by frame; threads of this process by default. The result is the
+        same to the last bit.
     progress : callable, optional
         Called as ``progress(done, total)``.
 
@@ -119,49 +174,108 @@ def align_stack(
     by what is left when each cell loses the mean of its neighbours (film, interface, defects),
     summed over all pairs of frames; small drift decides ties only. The fine step is the local
     discrete Fourier transform of Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008),
-    against the mean of the other frames. Averaging uses cubic splines.
+    against the mean of the other frames. Then the drift (linear in the line) and the displacement
+    of every line are the least-squares solution for the noise found in the frames, with a prior
+    for the jitter that the frames themselves make most likely: where they show none, nothing is
+    moved. Lines are placed against the mean of all frames, so what all frames have in common
+    stays (but for the drift with two scan directions). Averaging uses cubic splines, and
+    polynomials through six lines where lines are not equally spaced.
     """
-    return _align(stack, upsample=upsample, max_shift_px=max_shift_px, progress=progress)
+    rotation = scan_rotation_deg
+    if rotation is None and hasattr(stack, "axes_manager"):
+        rotation = stack.metadata.get_item("stemdisp.scan_rotation_deg", default=None)
+    source = (
+        stack if isinstance(stack, FrameSource) else frame_source(stack, scan_rotation_deg=rotation)
+    )
+    found = align_frames(
+        source,
+        upsample=upsample,
+        max_shift_px=max_shift_px,
+        correct_scan=correct_scan,
+        executor=executor,
+        progress=progress,
+    )
+    if not hasattr(stack, "axes_manager"):
+        return found
+    return replace(found, signal=as_signal(stack, found.image, found.origin_px))
 
 
-def _align(
-    stack: Any,
+def align_frames(
+    source: FrameSource,
     *,
     upsample: int = 20,
     max_shift_px: float | None = None,
+    correct_scan: bool = True,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
     guard: bool = True,
 ) -> Registration:
-    """Align; without the guard, each frame follows the highest correlation with the one before."""
-    read, n, shape = _frames(stack)
+    """Align frames that are read one at a time; see `align_stack`.
+
+    Parameters
+    ----------
+    source : FrameSource
+        The frames.
+    upsample, max_shift_px, correct_scan, executor, progress
+        As for `align_stack`.
+    guard : bool, default True
+        False: each frame follows the highest correlation with the one before.
+
+    Returns
+    -------
+    Registration
+        Without a signal.
+
+    Raises
+    ------
+    ValueError, DataError
+        As `align_stack`.
+    """
+    n, shape = len(source), source.shape
     if isinstance(upsample, bool) or int(upsample) != upsample or upsample < 1:
         raise ValueError(f"upsample={upsample!r} must be a whole number, 1 or more")
     if max_shift_px is None:
         max_shift_px = min(shape) / 4
     if not max_shift_px > 0:
         raise ValueError(f"max_shift_px={max_shift_px!r} must be a positive number of pixels")
-    tell = _Progress(progress, 3 * n)
-    filtered, usable, scale = _filtered_frames(read, n, shape, tell)
+    tell = _Progress(progress, (3 + 2 * correct_scan) * n)
+    small = reduced_shape(shape, n)
+    scale = np.array([shape[1] / small[1], shape[0] / small[0]])
+    calls = ((read, small) for read in source.frames)
+    spectra = tell.each(spread(cosine_spectrum, calls, executor=executor))
+    filtered, usable = filtered_frames(spectra, n, small)
     index = np.flatnonzero(usable)
     if not index.size:
         raise DataError(f"none of the {n} frames holds an image: all are blank or constant")
     used, report = usable.copy(), _no_guard()
     shifts, correlation = np.full((n, 2), np.nan), np.full(n, np.nan)
     shifts[index], correlation[index] = 0.0, 1.0
+    drift = np.zeros((n, 2))
     if index.size > 1:
         # Near the borders the filter saw mirrored content, which stays with the frame.
         border = max(4, round(0.03 * min(filtered.shape[1:])))
         filtered = filtered[:, border:-border, border:-border]
-        pairs = correlate_pairs(filtered[index], max_shift_px / max(scale), guard=guard)
-        place = place_frames(pairs, index.size, guard=guard)
+        place = place_series(filtered[index], max_shift_px / max(scale), guard=guard)
         used[index] = not_outlying(place.agreement)
         start = np.full((n, 2), np.nan)
         start[index] = place.positions_px
         common_area((start * scale)[used], shape)
         shifts, correlation, used = refine_shifts(filtered, start, used, upsample, tell.step)
+        if correct_scan:
+            shifts, drift = coarse_drift(filtered, shifts, used, source.line_axis)
+            drift *= scale * np.array(small)[list(source.line_axis), None] / filtered.shape[1]
         shifts, report = shifts * scale, place.report
         report["max_transitivity_px"] *= float(max(scale))
-    return _average(stack, read, shape, (shifts, used, correlation, report), tell)
+    del filtered
+    places = _places(shifts, drift, used, source)
+    sums = mean_of(source.frames, places, executor=executor, tell=tell.step)
+    jitter = (0.0, 0.0)
+    if correct_scan and np.count_nonzero(used) > 1:
+        image, noise, _ = assembled(*sums, used)
+        places, jitter = straighten(source, places, (image, noise), executor, tell.step)
+        sums = mean_of(source.frames, places, executor=executor, tell=tell.step)
+    tell.finish()
+    return _registration(sums, places, used, correlation, (report, drift, jitter, source))
 
 
 class _Progress:
@@ -170,10 +284,19 @@ class _Progress:
     def __init__(self, callback: Callable[[int, int], None] | None, total: int) -> None:
         self.callback, self.total, self.done = callback, total, 0
 
-    def step(self) -> None:
-        self.done = min(self.done + 1, self.total)
+    def step(self, steps: int = 1) -> None:
+        self.done = min(self.done + steps, self.total)
         if self.callback is not None:
             self.callback(self.done, self.total)
+
+    def each(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            yield item
+            self.step()
+
+    def finish(self) -> None:
+        if self.done < self.total:
+            self.step(self.total - self.done)
 
 
 def _no_guard() -> dict[str, Any]:
@@ -187,170 +310,73 @@ def _no_guard() -> dict[str, Any]:
     }
 
 
-def _frames(stack: Any) -> tuple[Callable[[int], np.ndarray], int, tuple[int, int]]:
-    """Return a reader of single frames as new float arrays, their number and their shape."""
-    data = stack.data if hasattr(stack, "axes_manager") else stack
-    if not hasattr(data, "ndim"):
-        data = np.asarray(data)
-    if data.ndim not in (2, 3) or np.dtype(data.dtype).kind not in "biuf":
-        raise ValueError(
-            f"stack of shape {tuple(data.shape)} and type {data.dtype} must hold real frames "
-            "(n, ny, nx) or one image (ny, nx); choose one channel or stack first"
-        )
-    shape = tuple(int(s) for s in data.shape[-2:])
-    if min(shape) < _MIN_SIDE or data.shape[0] == 0:
-        raise ValueError(
-            f"stack of shape {tuple(data.shape)} must hold frames of at least "
-            f"{_MIN_SIDE} x {_MIN_SIDE} pixels"
-        )
-    single = data.ndim == 2
-
-    def read(i: int) -> np.ndarray:
-        frame = np.array(data if single else data[i], dtype=float)
-        frame[~np.isfinite(frame)] = np.nan
-        return frame
-
-    return read, 1 if single else int(data.shape[0]), shape
-
-
-def _filtered_frames(
-    read: Callable[[int], np.ndarray], n: int, shape: tuple[int, int], tell: _Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return filtered frames of about 512 pixels, which are usable, and the reduction (x, y).
-
-    Filtering and reduction happen in the cosine transform, whose mirrored borders leave no cross
-    in the spectrum of an image that is not periodic.
-    """
-    factor = max(1, round(min(shape) / _COARSE_SIDE))
-    small = tuple(round(s / factor) for s in shape)
-    spectra = np.zeros((n, *small), dtype=np.float32)
-    usable = np.zeros(n, dtype=bool)
-    for i in range(n):
-        frame = read(i)
-        valid = np.isfinite(frame)
-        if valid.mean() > 0.5:
-            frame = np.where(valid, frame, np.median(frame[valid]))
-            spread = frame.std()
-            usable[i] = spread > 1e-9 * max(abs(frame).max(), 1e-300)
-        if usable[i]:
-            spectrum = fft.dctn(((frame - frame.mean()) / spread).astype(np.float32), norm="ortho")
-            spectra[i] = spectrum[: small[0], : small[1]]
-        tell.step()
-    if usable.any():
-        spectra *= _matched_filter(np.mean(spectra[usable] ** 2, axis=0, dtype=float))
-    for i in np.flatnonzero(usable):
-        spectra[i] = fft.idctn(spectra[i], norm="ortho")
-    return spectra, usable, np.array([shape[1] / small[1], shape[0] / small[0]])
-
-
-def _matched_filter(power: np.ndarray) -> np.ndarray:
-    """Real filter for cosine coefficients, with the maximum-likelihood weights of each ring.
-
-    Two copies of an unknown image with the power S in noise of the power N are best compared with
-    the weight S / (N (N + 2 S)). The noise is the 1/k^2 + constant that the fine rings show,
-    where no signal is left; S is what the ring's mean has above it, lattice included.
-    """
-    ny, nx = power.shape
-    k = np.hypot(np.arange(nx) / (2 * nx), np.arange(ny)[:, None] / (2 * ny))
-    width = 1.0 / min(ny, nx)
-    centres, middle = _ring_medians(k, power, width)
-    middle = np.maximum(middle / _MEDIAN_CHI2, 1e-9 * middle.max())
-    mean = ndimage.mean(power, np.rint(k / width).astype(int), np.arange(1, len(centres) + 1))
-    fine = centres > _SIGNAL_FREE
-    basis = np.column_stack([centres**-2.0, np.ones_like(centres)])
-    factors, _ = optimize.nnls(basis[fine] / middle[fine, None], np.ones(fine.sum()))
-    # Data that were smoothed before have less noise in the fine rings, and data without noise
-    # would be compared by their rounding: hence the lower limits.
-    floor = _LEAST_NOISE * mean[np.argmax(mean * centres**2)]
-    noise = np.maximum(np.maximum(basis @ factors, 0.3 * middle), floor)
-    signal = np.maximum(mean - noise, 0.0)
-    filt = np.sqrt(signal / (noise * (noise + 2 * signal)))
-    filt = np.interp(k, centres, filt, left=0.0, right=0.0)
-    return (filt / filt.max() if filt.max() > 0 else filt + 1.0).astype(np.float32)
-
-
-def _ring_medians(k: np.ndarray, power: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Median of the power on rings of |k|, from the first ring up to k = 0.5."""
-    ring = np.rint(k / width).astype(int).ravel()
-    order = np.argsort(ring, kind="stable")
-    edges = np.searchsorted(ring[order], np.arange(1, int(0.5 / width) + 2))
-    values = power.ravel()[order]
-    level = [np.median(values[a:b]) for a, b in pairwise(edges)]
-    return width * np.arange(1, len(level) + 1), np.array(level)
-
-
-def _average(
-    stack: Any,
-    read: Callable[[int], np.ndarray],
-    shape: tuple[int, int],
-    found: tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]],
-    tell: _Progress,
-) -> Registration:
-    """Average the used frames on the pixels of the first one, and measure the noise of the mean."""
-    shifts, used, correlation, report = found
+def _places(
+    shifts: np.ndarray, drift: np.ndarray, used: np.ndarray, source: FrameSource
+) -> list[Place | None]:
+    """Places of the frames on the pixels of the first one, the drift taken out."""
     index = np.flatnonzero(used)
-    first, size = common_area(shifts[index], shape)
-    halves = np.zeros((2, size[1], size[0]))
-    counts = np.zeros_like(halves)
-    for order, i in enumerate(index):
-        frame, start = read(i), first + shifts[i]
-        valid = np.isfinite(frame)
-        if valid.all():
-            halves[order % 2] += cut_out(frame, start, size)
-            counts[order % 2] += 1.0
-        else:
-            part = cut_out(np.where(valid, frame, np.median(frame[valid])), start, size)
-            # Pixels that a bad one touches through linear interpolation are left out.
-            good = cut_out(valid.astype(float), start, size, order=1) > 0.999
-            halves[order % 2] += np.where(good, part, 0.0)
-            counts[order % 2] += good
-        tell.step()
-    total = counts.sum(axis=0)
-    image = np.where(total > 0, halves.sum(axis=0) / np.maximum(total, 1.0), np.nan)
-    noise = _noise_psd(halves, counts) if index.size > 1 else None
-    parts = None
-    if index.size > 1:
-        means = np.where(counts > 0, halves / np.maximum(counts, 1.0), np.nan)
-        parts = (means[0], means[1])
-    while tell.done < tell.total:
-        tell.step()
-    origin = (int(first[0]), int(first[1]))
+    reach = np.maximum(abs(drift[index]).max(axis=0) / 2 - _BEYOND_PX, 0.0)
+    first, size = common_area(shifts[index], source.shape)
+    first, size = first + np.ceil(reach).astype(int), size - 2 * np.ceil(reach).astype(int)
+    places: list[Place | None] = [None] * len(source)
+    for k in index:
+        path = None
+        if drift[k].any():
+            lines = size[1 - source.line_axis[k]]
+            full = source.shape[source.line_axis[k]]
+            path = np.linspace(-0.5, 0.5, lines)[:, None] * drift[k] * (lines / full)
+        places[k] = Place(
+            first + shifts[k], (int(size[0]), int(size[1])), path, source.line_axis[k]
+        )
+    return places
+
+
+def _registration(
+    sums: tuple[np.ndarray, np.ndarray],
+    places: list[Place | None],
+    used: np.ndarray,
+    correlation: np.ndarray,
+    found: tuple[dict[str, Any], np.ndarray, tuple[float, float], FrameSource],
+) -> Registration:
+    """Put together what was found."""
+    report, drift, jitter, source = found
+    image, noise, halves = assembled(*sums, used)
+    start = np.array([place.start if place else (np.nan, np.nan) for place in places])
+    first = start[np.flatnonzero(used)[0]]
+    origin = np.rint(first).astype(int)
     return Registration(
-        shifts_px=shifts,
+        shifts_px=start - first,
         image=image,
-        origin_px=origin,
+        origin_px=(int(origin[0]), int(origin[1])),
         used=used,
         correlation=correlation,
         noise_psd=noise,
-        n_used=int(index.size),
+        n_used=int(np.count_nonzero(used)),
         guard=report,
-        signal=_as_signal(stack, image, origin) if hasattr(stack, "axes_manager") else None,
-        halves=parts,
+        halves=halves,
+        scan={
+            "drift_px": np.where(used[:, None], drift, np.nan),
+            "jitter_px": jitter,
+            "directions": len({source.line_axis[k] for k in np.flatnonzero(used)}),
+        },
+        places=tuple(places),
     )
 
 
-def _noise_psd(halves: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Noise power of the mean on rings of spatial frequency, from even minus odd frames.
+def as_signal(stack: Any, image: np.ndarray, origin: tuple[int, int]) -> Any:
+    """Wrap the mean as a Signal2D on the axes of the stack, moved by the crop.
 
-    The median of exponentially distributed power is ln 2 of its mean, and does not see the few
-    frequencies at which imperfectly aligned columns remain.
+    Parameters
+    ----------
+    stack : Signal2D
+    image : ndarray, shape (ny, nx)
+    origin : (int, int)
+        Position (x, y) of the first pixel of `image` in the stack.
+
+    Returns
+    -------
+    Signal2D
     """
-    n_even, n_odd = counts.reshape(2, -1).max(axis=1)
-    full = (counts[0] == n_even) & (counts[1] == n_odd)
-    difference = np.where(full, halves[0] / n_even - halves[1] / n_odd, 0.0)
-    # Scaled from the variance of the difference, s2 (1/a + 1/b), to that of the mean, s2 / (a+b).
-    difference *= np.sqrt(n_even * n_odd) / (n_even + n_odd)
-    ny, nx = difference.shape
-    window = np.outer(np.hanning(ny + 2)[1:-1], np.hanning(nx + 2)[1:-1]) * full
-    difference -= np.sum(difference * window) / np.sum(window)
-    power = abs(fft.fft2(difference * window)) ** 2 / np.sum(window**2)
-    k = np.hypot(fft.fftfreq(nx), fft.fftfreq(ny)[:, None])
-    centres, level = _ring_medians(k, power, 1.0 / min(ny, nx))
-    return centres, level / np.log(2.0)
-
-
-def _as_signal(stack: Any, image: np.ndarray, origin: tuple[int, int]) -> Any:
-    """Wrap the mean as a Signal2D on the axes of the stack, moved by the crop."""
     from hyperspy.signals import Signal2D
 
     signal = Signal2D(image.copy())

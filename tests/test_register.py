@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stemdisp import register
+from stemdisp import _filter, register
 from stemdisp._placement import Candidates, place_frames
+from stemdisp._source import frame_source
 from stemdisp.errors import DataError
 from stemdisp.register import align_stack
 
@@ -134,7 +135,7 @@ def test_drift_near_a_lattice_vector_needs_the_guard():
     guarded = align_stack(stack)
     assert rms(guarded.shifts_px, truth) < 0.15
     # Negative control: the highest plain correlation from frame to frame goes astray.
-    astray = register._align(stack, guard=False)
+    astray = register.align_frames(frame_source(stack), guard=False)
     error = astray.shifts_px - truth
     assert abs(error).max() > 20
     assert abs(np.hypot(*error.T).max() / CELL[0, 0] % 1 - 0.5) > 0.3  # whole cells
@@ -156,7 +157,8 @@ def test_large_frames_are_placed_on_a_coarser_grid(monkeypatch):
     shape, truth = (256, 300), walk(6, 12, 6)
     blobs = crystal(shape, film=True)
     stack = make_stack(blobs, truth, shape, seed=6)
-    monkeypatch.setattr(register, "_COARSE_SIDE", 128)
+    monkeypatch.setattr(_filter, "_COARSE_SIDE", 128)
+    monkeypatch.setattr(_filter, "_LEAST_SIDE", 64)
     assert rms(align_stack(stack).shifts_px, truth) < 0.1
 
 
@@ -273,7 +275,8 @@ def test_progress_runs_to_the_end_and_small_limits_hold():
     seen = []
     found = align_stack(stack, max_shift_px=6, progress=lambda *step: seen.append(step))
     assert rms(found.shifts_px, truth) < 0.2
-    assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+    done = [step for step, _ in seen]
+    assert done == sorted(set(done))
     assert seen[-1][0] == seen[-1][1]
 
 

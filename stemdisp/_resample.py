@@ -1,0 +1,146 @@
+"""Frames sampled on the grid of their mean, with every line where the beam really was.
+
+Kernels for `register`: arrays in, arrays out. Positions and displacements are (x, y) in px.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+_NODES = 6
+_LEAST_GAP = 0.35  # px between rows: polynomials through closer ones would blow up the noise
+_SPREADINGS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a frame lies on the grid of the mean.
+
+    Attributes
+    ----------
+    start : ndarray, shape (2,)
+        Position (x, y) in the frame of the mean's first pixel.
+    size : (int, int)
+        Of the mean (x, y).
+    path : ndarray, shape (lines, 2), or None
+        Displacement (x, y) of the content of each line, px.
+    line_axis : int
+        0: lines are rows; 1: columns.
+    """
+
+    start: np.ndarray
+    size: tuple[int, int]
+    path: np.ndarray | None = None
+    line_axis: int = 0
+
+    def sample(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Frame on the grid of the mean, and which pixels are good (None: all)."""
+        valid = np.isfinite(frame)
+        if valid.all():
+            return self._resample(frame), None
+        part = self._resample(np.where(valid, frame, np.median(frame[valid])))
+        # Pixels that a bad one touches are left out.
+        good = self._resample(valid.astype(float), order=1) > 0.999
+        return np.where(good, part, 0.0), good
+
+    def _resample(self, image: np.ndarray, order: int = 3) -> np.ndarray:
+        if self.line_axis == 0:
+            return resample(image, self.start, self.size, path=self.path, order=order)
+        turned = None if self.path is None else self.path[:, ::-1]
+        return resample(image.T, self.start[::-1], self.size[::-1], path=turned, order=order).T
+
+
+def resample(
+    frame: np.ndarray,
+    start: np.ndarray,
+    size: tuple[int, int],
+    *,
+    path: np.ndarray | None = None,
+    order: int = 3,
+) -> np.ndarray:
+    """Sample a frame from (x, y) on, one pixel apart, where its rows were displaced.
+
+    Parameters
+    ----------
+    frame : ndarray, shape (ny, nx)
+        Without missing values.
+    start : ndarray, shape (2,)
+        Position (x, y) in the frame of the first sample.
+    size : (int, int)
+        Number of samples along x and y.
+    path : ndarray, shape (rows, 2), optional
+        Displacement (x, y) of the content of the row next to each row of samples.
+    order : int, default 3
+        1: linear, for masks; else cubic splines, and polynomials through six rows where rows are
+        not equally spaced.
+
+    Returns
+    -------
+    ndarray, shape (size[1], size[0])
+    """
+    if path is None:
+        moved = ndimage.shift(frame, -start[::-1], order=order, mode="reflect")
+        return moved[: size[1], : size[0]]
+    nodes = 2 if order == 1 else _NODES
+    reach = nodes + int(np.ceil(abs(path[:, 1]).max()))
+    whole = int(np.rint(start[1]))
+    rows = np.arange(whole - reach, whole + size[1] + reach)
+    moved = path[np.clip(rows - whole, 0, len(path) - 1)]
+    inside = np.clip(rows, 0, len(frame) - 1)
+    columns = _along_rows(frame[inside], start[0] + moved[:, 0], size[0], nodes)
+    heights = _apart(rows - start[1] - moved[:, 1])
+    return _across_rows(columns, heights, size[1], nodes)
+
+
+def _along_rows(block: np.ndarray, start: np.ndarray, n: int, nodes: int) -> np.ndarray:
+    """Sample n values of every row, one pixel apart, from its own place on."""
+    first = np.floor(start).astype(int) - (nodes // 2 - 1)
+    weight = _lagrange(np.arange(nodes, dtype=float)[None], (start - first)[:, None])
+    low, high = first.min(), first.max() + n + nodes
+    take = np.clip(np.arange(low, high), 0, block.shape[1] - 1)
+    wide = block[:, take]
+    out = np.zeros((len(block), n))
+    for row, (place, factors) in enumerate(zip(first - low, weight, strict=True)):
+        line = wide[row]
+        for k in range(nodes):
+            out[row] += factors[k] * line[place + k : place + k + n]
+    return out
+
+
+def _across_rows(rows: np.ndarray, heights: np.ndarray, n: int, nodes: int) -> np.ndarray:
+    """Values at the heights 0 .. n - 1 of rows that lie at rising heights."""
+    wanted = np.arange(n, dtype=float)
+    first = np.searchsorted(heights, wanted, side="right") - nodes // 2
+    first = np.clip(first, 0, len(heights) - nodes)
+    near = first[:, None] + np.arange(nodes)
+    weight = _lagrange(heights[near], wanted[:, None])
+    out = np.zeros((n, rows.shape[1]))
+    for k in range(nodes):
+        out += weight[:, k, None] * rows[near[:, k]]
+    return out
+
+
+def _lagrange(nodes: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Weights (rows, nodes) of the polynomial through the nodes, at one place in each row."""
+    n = nodes.shape[1]
+    weight = np.ones(np.broadcast_shapes(nodes.shape, (len(where), n)))
+    for i in range(n):
+        for j in range(n):
+            if i != j:
+                weight[:, i] *= (where[:, 0] - nodes[:, j]) / (nodes[:, i] - nodes[:, j])
+    return weight
+
+
+def _apart(heights: np.ndarray) -> np.ndarray:
+    """Heights of rows in rising order, none nearer to the next than a third of a pixel."""
+    for _ in range(_SPREADINGS):
+        lack = np.maximum(_LEAST_GAP - np.diff(heights), 0.0)
+        if not lack.any():
+            return heights
+        heights = heights.copy()
+        heights[:-1] -= 0.51 * lack
+        heights[1:] += 0.51 * lack
+    return np.arange(len(heights)) + np.mean(heights - np.arange(len(heights)))

@@ -1,0 +1,192 @@
+"""Frames that are read one at a time, here or on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+_MIN_SIDE = 32
+
+Reader = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayFrame:
+    """Frame of an array, NumPy's or Dask's; sent to another process, it takes only itself along."""
+
+    data: Any
+    index: int
+
+    def __call__(self) -> np.ndarray:
+        """Read the frame."""
+        return np.asarray(self.data[self.index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the values of this frame alone."""
+        return ArrayFrame, (self()[None], 0)
+
+
+@dataclass(frozen=True, eq=False)
+class FileFrame:
+    """Frame of files that every worker can read."""
+
+    paths: tuple[str, ...]
+    kind: str
+    index: int
+
+    def __call__(self) -> np.ndarray:
+        """Read the frame; the files are looked into once per process."""
+        return np.asarray(_opened(self.paths, self.kind)[self.index])
+
+
+@lru_cache(maxsize=2)
+def _opened(paths: tuple[str, ...], kind: str) -> Any:
+    """Give the values of files, still on disk."""
+    from stemdisp.load import load
+
+    return load(list(paths), kind=kind, lazy=True).data
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Frame as floats with missing values as NaN, turned upright."""
+
+    read: Reader
+    turns: int = 0
+
+    def __call__(self) -> np.ndarray:
+        """Read the frame."""
+        frame = np.array(self.read(), dtype=float)
+        frame[~np.isfinite(frame)] = np.nan
+        return np.rot90(frame, self.turns, axes=(-2, -1)) if self.turns else frame
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSource:
+    """Series of frames.
+
+    Attributes
+    ----------
+    frames : tuple of callable
+        One reader per frame; each returns a new float array (ny, nx) with NaN where nothing was
+        measured.
+    shape : (int, int)
+        Rows and columns of a frame.
+    line_axis : tuple of int
+        For each frame 0 if its lines run along x (rows), 1 if along y (columns).
+    """
+
+    frames: tuple[Reader, ...]
+    shape: tuple[int, int]
+    line_axis: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count the frames."""
+        return len(self.frames)
+
+    def read(self, index: int) -> np.ndarray:
+        """Read one frame."""
+        return self.frames[index]()
+
+
+def frame_source(
+    stack: Any,
+    *,
+    paths: tuple[str, ...] | None = None,
+    kind: str = "stack",
+    scan_rotation_deg: Any = None,
+) -> FrameSource:
+    """Make a source of the frames of a stack.
+
+    Parameters
+    ----------
+    stack : Signal2D or array, shape (n, ny, nx) or (ny, nx)
+        Frames; lazy ones stay on disk.
+    paths : tuple of str, optional
+        The files that the stack was loaded from, as other machines can read them.
+    kind : str
+        How they were loaded.
+    scan_rotation_deg : float, or sequence of n float, optional
+        Direction of the lines of every frame, from +x towards +y of the specimen: multiples of 90.
+        Frames are turned back by it.
+
+    Returns
+    -------
+    FrameSource
+
+    Raises
+    ------
+    ValueError
+        If the stack holds no real frames, or the rotations cannot be used.
+    """
+    data = stack.data if hasattr(stack, "axes_manager") else stack
+    if not hasattr(data, "ndim"):
+        data = np.asarray(data)
+    if data.ndim not in (2, 3) or np.dtype(data.dtype).kind not in "biuf":
+        raise ValueError(
+            f"stack of shape {tuple(data.shape)} and type {data.dtype} must hold real frames "
+            "(n, ny, nx) or one image (ny, nx); choose one channel or stack first"
+        )
+    shape = (int(data.shape[-2]), int(data.shape[-1]))
+    if min(shape) < _MIN_SIDE or data.shape[0] == 0:
+        raise ValueError(
+            f"stack of shape {tuple(data.shape)} must hold frames of at least "
+            f"{_MIN_SIDE} x {_MIN_SIDE} pixels"
+        )
+    data = data[None] if data.ndim == 2 else data
+    n = int(data.shape[0])
+    turns = quarter_turns(scan_rotation_deg, n, shape)
+    readers: list[Reader] = [
+        ArrayFrame(data, k) if paths is None else FileFrame(paths, kind, k) for k in range(n)
+    ]
+    return FrameSource(
+        frames=tuple(Frame(read, turn) for read, turn in zip(readers, turns, strict=True)),
+        shape=shape if turns[0] % 2 == 0 else shape[::-1],
+        line_axis=tuple(turn % 2 for turn in turns),
+    )
+
+
+def quarter_turns(rotation_deg: Any, n: int, shape: tuple[int, int]) -> tuple[int, ...]:
+    """Quarter turns that bring the content of frames scanned in other directions upright.
+
+    Parameters
+    ----------
+    rotation_deg : float, sequence of n float, or None
+        See `frame_source`.
+    n : int
+        Number of frames.
+    shape : (int, int)
+        Of a frame.
+
+    Returns
+    -------
+    tuple of int
+        For `numpy.rot90`.
+
+    Raises
+    ------
+    ValueError
+        If they are not multiples of 90 degrees, not one a frame, or oblong frames were turned.
+    """
+    if rotation_deg is None:
+        return (0,) * n
+    angles = np.atleast_1d(np.asarray(rotation_deg, dtype=float))
+    if angles.shape not in ((1,), (n,)) or not np.isfinite(angles).all():
+        raise ValueError(f"scan_rotation_deg={rotation_deg!r} must be one angle, or {n} of them")
+    turns = np.rint(np.broadcast_to(angles, (n,)) / 90.0)
+    if (abs(angles - 90.0 * np.rint(angles / 90.0)) > 5.0).any():
+        raise ValueError(
+            f"scan_rotation_deg={rotation_deg!r} must be multiples of 90 degrees; "
+            "leave out frames scanned along other directions"
+        )
+    if shape[0] != shape[1] and len(set(turns % 2)) > 1:
+        raise ValueError(
+            f"frames of {shape[1]} x {shape[0]} pixels scanned along x and along y have different "
+            "shapes; use square frames, or one scan direction"
+        )
+    # lines that run at +90 degrees (down) show the specimen turned by -90: turn it on, clockwise
+    return tuple(int(turn) % 4 for turn in -turns)
