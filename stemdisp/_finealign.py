@@ -33,10 +33,11 @@ def common_area(
     last = np.floor(np.min(np.array(shape[::-1]) - 1 - shifts, axis=0) + 1e-6).astype(int)
     size = last - first + 1
     if (size < least * np.array(shape[::-1])).any():
+        part = np.maximum(100.0 * size / np.array(shape[::-1]), 0.0)
         raise DataError(
-            f"the frames share only {max(size[0], 0)} x {max(size[1], 0)} of "
-            f"{shape[1]} x {shape[0]} pixels after alignment; "
-            "the drift is too large: use fewer frames, or set a smaller max_shift_px"
+            f"the frames share only {part[0]:.0f} % of their width and {part[1]:.0f} % of their "
+            "height after alignment; the drift is too large: use fewer frames, or set a smaller "
+            "max_shift_px"
         )
     return first, size
 

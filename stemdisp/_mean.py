@@ -112,12 +112,14 @@ def mean_of(
 
 
 def assembled(
-    sums: np.ndarray, counts: np.ndarray, used: np.ndarray
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None, tuple[np.ndarray, np.ndarray] | None]:
+    sums: np.ndarray, counts: np.ndarray
+) -> tuple[
+    np.ndarray, tuple[np.ndarray, np.ndarray] | None, tuple[np.ndarray, np.ndarray] | None
+]:
     """Mean, noise of the mean, and the means of the halves."""
     total = counts.sum(axis=0)
     image = np.where(total > 0, sums.sum(axis=0) / np.maximum(total, 1.0), np.nan)
-    if np.count_nonzero(used) < 2:
+    if not counts[1].any():  # a single frame
         return image, None, None
     means = np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan)
     return image, half_noise(sums, counts), (means[0], means[1])

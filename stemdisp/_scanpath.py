@@ -44,6 +44,10 @@ class LineEquations:
     next: np.ndarray
     right: np.ndarray
 
+    def plus(self, other: LineEquations) -> LineEquations:
+        """Equations of both together."""
+        return LineEquations(self.own + other.own, self.next + other.next, self.right + other.right)
+
     def shifted(self, path: np.ndarray) -> LineEquations:
         """Equations of what is left when the lines were moved back by `path` (n, 2)."""
         moved = np.einsum("rij,rj->ri", self.own, path)
@@ -117,6 +121,18 @@ def line_equations(
             own[:, i, j] = (alpha + 2 * beta) * here + beta * along
             after[:, i, j] = -beta * np.einsum("rx,rx->r", a[:-1], b[1:])
     return LineEquations(own, after, right)
+
+
+def equations_of_lines(
+    part: np.ndarray, reference: np.ndarray, weights: tuple[float, float], *, line_axis: int
+) -> LineEquations:
+    """Set up the equations of lines along either axis; displacements are (x, y) in both cases."""
+    if line_axis == 0:
+        return line_equations(part, reference, weights)
+    turned = line_equations(part.T, reference.T, weights)
+    return LineEquations(
+        turned.own[:, ::-1, ::-1], turned.next[:, ::-1, ::-1], turned.right[:, ::-1]
+    )
 
 
 def uniform_drift(equations: LineEquations) -> np.ndarray:

@@ -78,11 +78,20 @@ class FrameSource:
         Rows and columns of a frame.
     line_axis : tuple of int
         For each frame 0 if its lines run along x (rows), 1 if along y (columns).
+    fields : tuple of callable
+        Readers of what was measured line by line, (c, ny, nx), where a frame was computed from it
+        and mixes its lines: the vectors behind an integrated image.
     """
 
     frames: tuple[Reader, ...]
     shape: tuple[int, int]
     line_axis: tuple[int, ...]
+    fields: tuple[Reader, ...] = ()
+
+    @property
+    def channels(self) -> tuple[Reader, ...]:
+        """What the scan lines are straightened by: the frames, or the fields behind them."""
+        return self.fields or self.frames
 
     def __len__(self) -> int:
         """Count the frames."""

@@ -16,8 +16,15 @@ from typing import Any, Literal
 import numpy as np
 from scipy import fft
 from scipy.interpolate import CubicSpline
-from scipy.stats import skew
 
+from stemdisp._dpcfield import (
+    curl_fraction,
+    curl_noise,
+    field_powers,
+    least_curl_angle,
+    rotate,
+    sign_margin,
+)
 from stemdisp._units import axis_scale_A
 
 _MIN_SIDE = 8
@@ -47,6 +54,9 @@ class Dpc:
     curl_fraction : float
         Part of the signal power of the vectors that no image can explain, between 0 and 1, white
         noise taken off. A few per cent are usual; tenths mean segments in a wrong order.
+    noise_psd : (ndarray, ndarray)
+        Spatial frequency (1/px) and power of the noise of the image, from the transverse part of
+        the vectors, which no image explains.
     """
 
     image: np.ndarray
@@ -55,6 +65,7 @@ class Dpc:
     rotation_deg: float
     sign_margin: float
     curl_fraction: float
+    noise_psd: tuple[np.ndarray, np.ndarray]
 
 
 def dpc_vector(
@@ -127,10 +138,12 @@ def analyse_dpc(
     angles_deg: Any = None,
     rotation_deg: float | Literal["auto"] = "auto",
     high_pass_A: float | None = None,
+    vector: bool | None = None,
 ) -> Dpc:
     """Turn segment images into a DPC vector field and its integral.
 
-    The parameters, and the errors raised, are those of `integrate_dpc`.
+    The parameters, and the errors raised, are those of `integrate_dpc`; `vector` says whether
+    the two images are the components of a DPC vector (default: what the signal says).
 
     Returns
     -------
@@ -151,22 +164,28 @@ def analyse_dpc(
     if high_pass_A is not None and not high_pass_A > 0:
         raise ValueError(f"high_pass_A={high_pass_A!r} must be a positive length, or None")
     smoothing = _SUM_SMOOTHING_A / max(pixel) if pixel else _SUM_SMOOTHING_PX
-    dx, dy = dpc_vector(segments, angles_deg=angles_deg, smoothing_px=smoothing)
+    if is_vector(segments) if vector is None else vector:
+        dx, dy = _segment_array(segments, least=2)
+    else:
+        dx, dy = dpc_vector(segments, angles_deg=angles_deg, smoothing_px=smoothing)
     if not (np.ptp(dx) > 0 or np.ptp(dy) > 0):
         raise ValueError("segments: all are alike, so there is no DPC signal to integrate")
     dx, dy = dx - dx.mean(), dy - dy.mean()
-    powers = _field_powers(dx, dy, step)
+    powers = field_powers(dx, dy, step)
     if rotation_deg == "auto":
-        angle = _least_curl_angle(powers)
+        angle = least_curl_angle(powers)
     elif isinstance(rotation_deg, (int, float, np.number)) and np.isfinite(rotation_deg):
         angle = float(np.radians(rotation_deg))
     else:
         raise ValueError(f"rotation_deg={rotation_deg!r} must be 'auto' or an angle in degrees")
-    dx, dy = _rotate(dx, dy, angle)
+    dx, dy = rotate(dx, dy, angle)
     image = integrate_gradient(dx, dy, pixel_size=step)
+    k, noise = curl_noise(dx, dy, step=step)
     if high_pass_A is not None:
         image = _high_pass(image, high_pass_A / step[0], high_pass_A / step[1])
-    margin = _sign_margin(_high_pass(image, *(s / 16 for s in image.shape[::-1])))
+        cut = 2.0 * np.pi * k * high_pass_A / np.sqrt(step[0] * step[1])
+        noise = noise * np.expm1(-0.5 * cut**2) ** 2
+    margin = sign_margin(_high_pass(image, *(s / 16 for s in image.shape[::-1])))
     if rotation_deg == "auto" and margin < 0:
         image, dx, dy, margin = -image, -dx, -dy, -margin
         angle -= np.copysign(np.pi, angle)
@@ -176,8 +195,25 @@ def analyse_dpc(
         dy=dy,
         rotation_deg=float(np.degrees(angle)),
         sign_margin=margin,
-        curl_fraction=_curl_fraction(powers, angle),
+        curl_fraction=curl_fraction(powers, angle),
+        noise_psd=(k, noise),
     )
+
+
+def is_vector(segments: Any) -> bool:
+    """Tell whether a signal holds the two components of a DPC vector instead of segments.
+
+    Parameters
+    ----------
+    segments : Signal2D or ndarray
+
+    Returns
+    -------
+    bool
+    """
+    if not hasattr(segments, "axes_manager"):
+        return False
+    return bool(segments.metadata.get_item("stemdisp.dpc_vector", default=False))
 
 
 def integrate_dpc(
@@ -194,7 +230,8 @@ def integrate_dpc(
     ----------
     segments : Signal2D or ndarray, shape (n, ny, nx)
         One image for each detector segment, n >= 3, dark level subtracted; left unchanged. A
-        signal has the segments along its navigation axis.
+        signal has the segments along its navigation axis; or, with
+        ``metadata.stemdisp.dpc_vector``, the components x and y of the DPC vector.
     pixel_size_A : float or (float, float), optional
         Pixel size in angstrom, or that along x and along y. Default: from the signal's axes; where
         these have no unit of length, one pixel is the unit.
@@ -281,53 +318,12 @@ def integrate_gradient(
 def _step_divergence(gradient: np.ndarray, axis: int) -> np.ndarray:
     """Divergence of the steps between neighbouring pixels, with nothing flowing over the edges."""
     centres = np.arange(gradient.shape[axis], dtype=float)
-    steps = np.diff(CubicSpline(centres, gradient, axis=axis).antiderivative()(centres), axis=axis)
+    # the cubic of each interval, from its first centre on, integrated over one pixel
+    cubic, square, linear, constant = CubicSpline(centres, gradient, axis=axis).c
+    steps = np.moveaxis(cubic / 4.0 + square / 3.0 + linear / 2.0 + constant, 0, axis)
     width = [(0, 0), (0, 0)]
     width[axis] = (1, 1)
     return np.diff(np.pad(steps, width), axis=axis)
-
-
-def _field_powers(dx: np.ndarray, dy: np.ndarray, step: tuple[float, float]) -> np.ndarray:
-    """Second moments (L L, L T, T T) of the longitudinal and transverse parts, white noise off."""
-    ny, nx = dx.shape
-    window = np.hanning(ny)[:, None] * np.hanning(nx)
-    kx = fft.fftfreq(nx, step[0])
-    ky = fft.fftfreq(ny, step[1])[:, None]
-    k = np.hypot(kx, ky)
-    fx, fy = fft.fft2(dx * window), fft.fft2(dy * window)
-    k_safe = np.where(k > 0, k, 1.0)
-    along, across = (kx * fx + ky * fy) / k_safe, (kx * fy - ky * fx) / k_safe
-    moments = np.stack([abs(along) ** 2, (along * across.conj()).real, abs(across) ** 2])
-    # The window blurs the direction of k where k is of the order of its width.
-    cycles = np.hypot(kx * nx * step[0], ky * ny * step[1])
-    top = np.hypot(0.5 / step[0], 0.5 / step[1])
-    # The corners of the spectrum hold counting noise only; a sum of two exponential variates of
-    # mean one has the median 1.678.
-    noise = np.median((moments[0] + moments[2])[k > 0.8 * top]) / 1.678
-    band = (cycles > 4) & (k < 0.5 / max(step))
-    sums = moments[:, band].sum(axis=1)
-    sums[[0, 2]] = np.maximum(sums[[0, 2]] - noise * band.sum(), 0.0)
-    return sums
-
-
-def _least_curl_angle(powers: np.ndarray) -> float:
-    """Rotation of the vectors, in (-90, 90] degrees, that has the least transverse power."""
-    # T' = T cos + L sin, so <T'^2> = (TT + LL)/2 + (TT - LL)/2 cos 2a + LT sin 2a.
-    return float(0.5 * np.arctan2(-powers[1], 0.5 * (powers[0] - powers[2])))
-
-
-def _curl_fraction(powers: np.ndarray, angle: float) -> float:
-    """Transverse part of the signal power after a rotation."""
-    s, c = np.sin(angle), np.cos(angle)
-    across = powers[2] * c**2 + 2 * powers[1] * s * c + powers[0] * s**2
-    total = powers[0] + powers[2]
-    return float(np.clip(across / total, 0.0, 1.0)) if total > 0 else float("nan")
-
-
-def _rotate(dx: np.ndarray, dy: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Turn vectors from +x towards +y."""
-    s, c = np.sin(angle), np.cos(angle)
-    return c * dx - s * dy, s * dx + c * dy
 
 
 def _high_pass(image: np.ndarray, sigma_x: float, sigma_y: float) -> np.ndarray:
@@ -339,22 +335,14 @@ def _high_pass(image: np.ndarray, sigma_x: float, sigma_y: float) -> np.ndarray:
     return fft.idctn(fft.dctn(image, norm="ortho") * keep, norm="ortho")
 
 
-def _sign_margin(image: np.ndarray) -> float:
-    """Skewness of an image over its standard error, both from 16 tiles."""
-    tiles = [t for rows in np.array_split(image, 4) for t in np.array_split(rows, 4, axis=1)]
-    values = np.array([skew(t, axis=None) for t in tiles])
-    error = max(values.std(ddof=1) / np.sqrt(len(values)), 1e-12)
-    return float(values.mean() / error)
-
-
-def _segment_array(segments: Any) -> np.ndarray:
+def _segment_array(segments: Any, least: int = 3) -> np.ndarray:
     """Return the segment images as floats, or say what is wrong with them."""
     data = segments.data if hasattr(segments, "axes_manager") else segments
     data = np.asarray(data)
     if np.iscomplexobj(data) or data.dtype == object:
         raise ValueError(f"segments of type {data.dtype} must be images of real numbers")
     data = data.astype(float)
-    if data.ndim != _SEGMENT_AXES or len(data) < 3 or min(data.shape[1:]) < _MIN_SIDE:
+    if data.ndim != _SEGMENT_AXES or len(data) < least or min(data.shape[1:]) < _MIN_SIDE:
         raise ValueError(
             f"segments of shape {data.shape} must be (n, ny, nx) with n >= 3 segments and at "
             f"least {_MIN_SIDE} x {_MIN_SIDE} pixels; an image that is already iDPC needs no "

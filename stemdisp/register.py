@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from stemdisp._filter import cosine_spectrum, filtered_frames, reduced_shape
-from stemdisp._finealign import common_area, not_outlying, refine_shifts
+from stemdisp._finealign import common_area
+from stemdisp._locate import locate
 from stemdisp._mean import assembled, mean_of
 from stemdisp._resample import Place
-from stemdisp._series import place_series
 from stemdisp._source import FrameSource, frame_source
 from stemdisp._spread import spread
-from stemdisp._straighten import coarse_drift, straighten
+from stemdisp._straighten import straighten
 from stemdisp.errors import DataError
 
 _BEYOND_PX = 0.1  # lines may end this much outside their frame
@@ -115,6 +115,41 @@ class Registration:
         """Place of a frame that was only shifted."""
         start = np.array(self.origin_px) + self.shifts_px[index]
         return Place(start, (self.image.shape[1], self.image.shape[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where frames lie: `places`, and `used`, `correlation`, `guard`, `scan` of `Registration`."""
+
+    places: tuple[Place | None, ...]
+    used: np.ndarray
+    correlation: np.ndarray
+    guard: dict[str, Any]
+    scan: dict[str, Any]
+
+    def registration(
+        self,
+        image: np.ndarray,
+        noise_psd: tuple[np.ndarray, np.ndarray] | None,
+        halves: tuple[np.ndarray, np.ndarray] | None,
+    ) -> Registration:
+        """Put the places together with the mean of the frames."""
+        start = np.array([place.start if place else (np.nan, np.nan) for place in self.places])
+        first = start[np.flatnonzero(self.used)[0]]
+        origin = np.rint(first).astype(int)
+        return Registration(
+            shifts_px=start - first,
+            image=image,
+            origin_px=(int(origin[0]), int(origin[1])),
+            used=self.used,
+            correlation=self.correlation,
+            noise_psd=noise_psd,
+            n_used=int(np.count_nonzero(self.used)),
+            guard=self.guard,
+            halves=halves,
+            scan=self.scan,
+            places=self.places,
+        )
 
 
 def align_stack(
@@ -231,6 +266,46 @@ def align_frames(
     ValueError, DataError
         As `align_stack`.
     """
+    found = find_places(
+        source,
+        upsample=upsample,
+        max_shift_px=max_shift_px,
+        correct_scan=correct_scan,
+        executor=executor,
+        progress=progress,
+        guard=guard,
+    )
+    sums, counts = mean_of(source.frames, found.places, executor=executor)
+    image, noise, halves = assembled(sums, counts)
+    return found.registration(image, noise, halves)
+
+
+def find_places(
+    source: FrameSource,
+    *,
+    upsample: int = 20,
+    max_shift_px: float | None = None,
+    correct_scan: bool = True,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    guard: bool = True,
+) -> Placed:
+    """Find where frames lie and how their lines are displaced; see `align_frames`.
+
+    Parameters
+    ----------
+    source, upsample, max_shift_px, correct_scan, executor, progress, guard
+        As for `align_frames`.
+
+    Returns
+    -------
+    Placed
+
+    Raises
+    ------
+    ValueError, DataError
+        As `align_stack`.
+    """
     n, shape = len(source), source.shape
     if isinstance(upsample, bool) or int(upsample) != upsample or upsample < 1:
         raise ValueError(f"upsample={upsample!r} must be a whole number, 1 or more")
@@ -238,7 +313,7 @@ def align_frames(
         max_shift_px = min(shape) / 4
     if not max_shift_px > 0:
         raise ValueError(f"max_shift_px={max_shift_px!r} must be a positive number of pixels")
-    tell = _Progress(progress, (3 + 2 * correct_scan) * n)
+    tell = _Progress(progress, (2 + 2 * correct_scan) * n)
     small = reduced_shape(shape, n)
     scale = np.array([shape[1] / small[1], shape[0] / small[0]])
     calls = ((read, small) for read in source.frames)
@@ -255,27 +330,40 @@ def align_frames(
         # Near the borders the filter saw mirrored content, which stays with the frame.
         border = max(4, round(0.03 * min(filtered.shape[1:])))
         filtered = filtered[:, border:-border, border:-border]
-        place = place_series(filtered[index], max_shift_px / max(scale), guard=guard)
-        used[index] = not_outlying(place.agreement)
-        start = np.full((n, 2), np.nan)
-        start[index] = place.positions_px
-        common_area((start * scale)[used], shape)
-        shifts, correlation, used = refine_shifts(filtered, start, used, upsample, tell.step)
-        if correct_scan:
-            shifts, drift = coarse_drift(filtered, shifts, used, source.line_axis)
-            drift *= scale * np.array(small)[list(source.line_axis), None] / filtered.shape[1]
-        shifts, report = shifts * scale, place.report
+        found = locate(
+            filtered,
+            usable,
+            max_step=max_shift_px / max(scale),
+            upsample=upsample,
+            guard=guard,
+            line_axis=source.line_axis if correct_scan else None,
+            tell=tell.step,
+        )
+        shifts, used, correlation, report = (
+            found.shifts,
+            found.used,
+            found.correlation,
+            found.report,
+        )
+        common_area((shifts * scale)[used], shape)
+        # the border's lines drift too
+        drift = found.drift * scale * np.array(small)[list(source.line_axis), None]
+        drift /= np.array(filtered.shape[1:])[list(source.line_axis), None]
+        shifts = shifts * scale
         report["max_transitivity_px"] *= float(max(scale))
     del filtered
     places = _places(shifts, drift, used, source)
-    sums = mean_of(source.frames, places, executor=executor, tell=tell.step)
     jitter = (0.0, 0.0)
     if correct_scan and np.count_nonzero(used) > 1:
-        image, noise, _ = assembled(*sums, used)
-        places, jitter = straighten(source, places, (image, noise), executor, tell.step)
-        sums = mean_of(source.frames, places, executor=executor, tell=tell.step)
+        mean = mean_of(source.channels, places, executor=executor, tell=tell.step)
+        places, jitter = straighten(source, places, mean, executor, tell.step)
     tell.finish()
-    return _registration(sums, places, used, correlation, (report, drift, jitter, source))
+    scan = {
+        "drift_px": np.where(used[:, None], drift, np.nan),
+        "jitter_px": jitter,
+        "directions": len({source.line_axis[k] for k in np.flatnonzero(used)}),
+    }
+    return Placed(tuple(places), used, correlation, report, scan)
 
 
 class _Progress:
@@ -329,38 +417,6 @@ def _places(
             first + shifts[k], (int(size[0]), int(size[1])), path, source.line_axis[k]
         )
     return places
-
-
-def _registration(
-    sums: tuple[np.ndarray, np.ndarray],
-    places: list[Place | None],
-    used: np.ndarray,
-    correlation: np.ndarray,
-    found: tuple[dict[str, Any], np.ndarray, tuple[float, float], FrameSource],
-) -> Registration:
-    """Put together what was found."""
-    report, drift, jitter, source = found
-    image, noise, halves = assembled(*sums, used)
-    start = np.array([place.start if place else (np.nan, np.nan) for place in places])
-    first = start[np.flatnonzero(used)[0]]
-    origin = np.rint(first).astype(int)
-    return Registration(
-        shifts_px=start - first,
-        image=image,
-        origin_px=(int(origin[0]), int(origin[1])),
-        used=used,
-        correlation=correlation,
-        noise_psd=noise,
-        n_used=int(np.count_nonzero(used)),
-        guard=report,
-        halves=halves,
-        scan={
-            "drift_px": np.where(used[:, None], drift, np.nan),
-            "jitter_px": jitter,
-            "directions": len({source.line_axis[k] for k in np.flatnonzero(used)}),
-        },
-        places=tuple(places),
-    )
 
 
 def as_signal(stack: Any, image: np.ndarray, origin: tuple[int, int]) -> Any:

@@ -1,0 +1,168 @@
+"""Where frames lie and how they drift while they are scanned, from reduced and filtered frames.
+
+A frame that drifts while it is scanned shows the film displaced against the crystal of another
+frame, and may be placed a lattice vector off. So frames are placed, their drift is found (it is the
+same a lattice vector off) and taken out, and they are placed again.
+
+Kernels for `register`: arrays in, pixels of the reduced frames out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stemdisp._finealign import common_area, not_outlying, refine_shifts
+from stemdisp._resample import Place
+from stemdisp._scanpath import equations_of_lines, uniform_drift
+from stemdisp._series import place_series
+
+_ROUNDS = 2
+_ROUNDS_OF_TWO = 8  # two scan directions: what they share halves in every round
+_MOST_DRIFT = 0.05  # of the frame
+_PLACINGS = 4
+_HARMLESS_DRIFT_PX = 1.0
+_SAME_PX = 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Positions and drifts (n, 2), who is used, correlations (n,) and the guard's report."""
+
+    shifts: np.ndarray
+    drift: np.ndarray
+    used: np.ndarray
+    correlation: np.ndarray
+    report: dict[str, Any]
+
+
+def locate(
+    frames: np.ndarray,
+    usable: np.ndarray,
+    *,
+    max_step: float,
+    upsample: int,
+    guard: bool,
+    line_axis: Sequence[int] | None,
+    tell: Callable[[], None],
+) -> Located:
+    """Place frames, with the drift within them taken out.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, ny, nx)
+        Filtered frames.
+    usable : ndarray of bool, shape (n,)
+        Frames that hold an image.
+    max_step : float
+        Largest shift from one frame to the next, px.
+    upsample : int
+        Of the fine step.
+    guard : bool
+        See `place_frames`.
+    line_axis : sequence of int, or None
+        0: lines are rows; 1: columns. None: drift is not looked for.
+    tell : callable
+        Called once a frame.
+
+    Returns
+    -------
+    Located
+        Shifts are NaN, and drifts zero, for frames not used.
+    """
+    n, index = len(frames), np.flatnonzero(usable)
+    drift, before = np.zeros((n, 2)), None
+    straight = frames
+    for placing in range(_PLACINGS):
+        place = place_series(straight[index], max_step, guard=guard)
+        used, start = usable.copy(), np.full((n, 2), np.nan)
+        used[index] = not_outlying(place.agreement)
+        start[index] = place.positions_px
+        if before is not None and abs(start - before)[index].max() < _SAME_PX:
+            break
+        before = start
+        step = tell if placing == 0 else _nothing
+        common_area(start[used], frames.shape[1:])
+        shifts, correlation, used = refine_shifts(straight, start, used, upsample, step)
+        if line_axis is None:
+            break
+        shifts, drift = coarse_drift(frames, (shifts, drift), used, line_axis)
+        if abs(drift).max() < _HARMLESS_DRIFT_PX:
+            break
+        straight = _straight(frames, drift, index, line_axis)
+    return Located(shifts, drift, used, correlation, place.report)
+
+
+def _nothing() -> None:
+    """Tell nobody."""
+
+
+def _straight(
+    frames: np.ndarray, drift: np.ndarray, index: np.ndarray, line_axis: Sequence[int]
+) -> np.ndarray:
+    """Take the drift out of frames that stay where they are."""
+    size = (frames.shape[2], frames.shape[1])
+    out = np.zeros_like(frames)
+    for k in index:
+        lines = frames.shape[1 + line_axis[k]]
+        place = Place(np.zeros(2), size, drifting(lines, lines, drift[k]), line_axis[k])
+        out[k], _ = place.sample(frames[k])
+    return out
+
+
+def coarse_drift(
+    frames: np.ndarray,
+    start: tuple[np.ndarray, np.ndarray],
+    used: np.ndarray,
+    line_axis: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shifts and drifts within the frames, from filtered frames with nearly white noise.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, ny, nx)
+        Filtered frames.
+    start : (shifts, drift), ndarrays of shape (n, 2)
+        Positions and drifts so far.
+    used : ndarray of bool, shape (n,)
+        Frames to look at.
+    line_axis : sequence of int
+        0: lines are rows; 1: columns.
+
+    Returns
+    -------
+    shifts : ndarray, shape (n, 2)
+    drift : ndarray, shape (n, 2)
+        Displacement (x, y) of the last line against the first; zero for frames not used.
+    """
+    shape = frames.shape[1:]
+    shifts, drift = (part.copy() for part in start)
+    index = np.flatnonzero(used)
+    rounds = _ROUNDS if len({line_axis[k] for k in index}) == 1 else _ROUNDS_OF_TWO
+    for _ in range(rounds):
+        first, size = common_area(shifts[index], shape, 0.05)
+        size = (int(size[0]), int(size[1]))
+        parts = {}
+        total = np.zeros(size[::-1])
+        for k in index:
+            path = drifting(size[1 - line_axis[k]], shape[line_axis[k]], drift[k])
+            part, _ = Place(first + shifts[k], size, path, line_axis[k]).sample(frames[k])
+            parts[k] = part.astype(np.float32)
+            total += part
+        mean = total / len(index)
+        for k in index:
+            lines = equations_of_lines(parts[k], mean, (1.0, 0.0), line_axis=line_axis[k])
+            found = uniform_drift(lines)
+            share = size[1 - line_axis[k]] / shape[line_axis[k]]
+            shifts[k] += found[0]
+            limit = _MOST_DRIFT * min(shape)
+            drift[k] = np.clip(drift[k] + found[1] / share, -limit, limit)
+    return shifts - shifts[index[0]], drift
+
+
+def drifting(n: int, full: int, drift: np.ndarray) -> np.ndarray:
+    """Displacements (n, 2) of the middle n lines of `full`."""
+    return np.linspace(-0.5, 0.5, n)[:, None] * drift * (n / full)
