@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import importlib
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -76,15 +78,62 @@ def read_tiff(path: str, *, lazy: bool, max_bytes: int) -> list[dict[str, Any]]:
         If a series that can only be read at once is too large.
     """
     read = importlib.import_module("rsciio.tiff").file_reader
-    if not lazy:
-        return read(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        found = [{**content, "data": None} for content in read(path, lazy=True)]
-        gc.collect()  # closes the file that the reader left open
-    for number, content in enumerate(found):
-        content["data"] = _on_disk(path, number, max_bytes)
+    if lazy:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            found = [{**content, "data": None} for content in read(path, lazy=True)]
+            gc.collect()  # closes the file that the reader left open
+        for number, content in enumerate(found):
+            content["data"] = _on_disk(path, number, max_bytes)
+    else:
+        found = read(path)
+    for content, stated in zip(found, _stated_axes(path, len(found)), strict=True):
+        y, x = content["axes"][-2:]
+        if stated and not (x.get("units") or y.get("units")):
+            for axis, (scale, unit) in zip((x, y), stated, strict=True):
+                axis |= {"scale": scale, "units": unit}
     return found
+
+
+def _stated_axes(path: str, n: int) -> list[list[tuple[float, str]] | None]:
+    """Return scale and unit of x and y for each series, as ImageJ or OME-TIFF state them.
+
+    RosettaSciIO reads of ImageJ's units the micrometre only, and of OME-TIFF none. ImageJ writes
+    pixels per unit as the resolution; OME-TIFF the attributes PhysicalSizeX and -Y, in
+    micrometres unless it says otherwise (OME schema 2016-06).
+    """
+    import tifffile
+
+    with open(path, "rb") as stream, tifffile.TiffFile(stream) as file:
+        if file.is_ome:
+            found = [_ome_axes(pixels) for pixels in _ome_pixels(file.ome_metadata or "")]
+            return (found + [None] * n)[:n]
+        unit = (file.imagej_metadata or {}).get("unit")
+        if not isinstance(unit, str):
+            return [None] * n
+        unit = re.sub(r"\\u00b5", "µ", unit, flags=re.IGNORECASE)
+        tags = [file.pages[0].tags.get(name) for name in ("XResolution", "YResolution")]
+    if not all(tag is not None and min(tag.value) > 0 for tag in tags):
+        return [None] * n
+    return [[(tag.value[1] / tag.value[0], unit) for tag in tags]] * n
+
+
+def _ome_pixels(text: str) -> list[ElementTree.Element]:
+    """Return the description of each series."""
+    try:
+        return [e for e in ElementTree.fromstring(text).iter() if e.tag.endswith("}Pixels")]
+    except ElementTree.ParseError:
+        return []
+
+
+def _ome_axes(pixels: ElementTree.Element) -> list[tuple[float, str]] | None:
+    """Return scale and unit of x and y."""
+    sizes = [pixels.get(f"PhysicalSize{name}") for name in "XY"]
+    units = [pixels.get(f"PhysicalSize{name}Unit", "µm") for name in "XY"]
+    try:
+        return [(float(size), unit) for size, unit in zip(sizes, units, strict=True)]
+    except (TypeError, ValueError):
+        return None
 
 
 def _on_disk(path: str, number: int, max_bytes: int) -> Any:

@@ -38,7 +38,7 @@ _ANGSTROM_PER = {
     "metre": 1e10,
 }
 
-_RECIPROCAL = re.compile(r"1(\.0)?/|/.|.*[^\d](\^|\*\*)?\(?-1(\.0)?\)?$|reciprocal|inverse")
+_RECIPROCAL = re.compile(r"1(\.0)?/|.*\D-1(\.0)?$|reciprocal|inverse")
 _ANGLES = {"rad", "mrad", "radian", "milliradian", "µrad", "deg", "degree", "°"}
 _PER_PIXEL = re.compile(r"(/|per)(px|pixel)$")
 
@@ -95,4 +95,4 @@ def _plain(unit: Any) -> str:
     if not isinstance(unit, str):
         return ""
     text = unicodedata.normalize("NFKC", unit).casefold().replace("\u2212", "-")
-    return text.strip().strip("[]()").replace("_", "").replace(" ", "")
+    return re.sub(r"[\s_()\[\]{}]", "", text)
