@@ -52,6 +52,24 @@ def scan_hdf5(path: str) -> tuple[str, int]:
         return _layout(file), declared
 
 
+def in_one_piece(path: str) -> bool:
+    """Tell whether a HyperSpy file keeps a signal unchunked, which its lazy reader cannot read.
+
+    Parameters
+    ----------
+    path : str
+        The file, looked through by `scan_hdf5`.
+
+    Returns
+    -------
+    bool
+    """
+    with h5py.File(path, "r") as file:
+        signals = file["Experiments"].values() if "Experiments" in file else ()
+        found = [group.get("data") for group in signals if isinstance(group, h5py.Group)]
+        return any(isinstance(data, h5py.Dataset) and data.chunks is None for data in found)
+
+
 def too_large(declared: int, max_bytes: int) -> str:
     """Word the refusal of a file that declares too much data."""
     return (

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from stemdisp._hdf5scan import scan_hdf5, too_large
+from stemdisp._hdf5scan import in_one_piece, scan_hdf5, too_large
 from stemdisp._tiff import by_frames, check_tiff, read_tiff
 from stemdisp._units import axis_scale_A, is_reciprocal
 from stemdisp.errors import DataError
@@ -163,7 +163,7 @@ def read_file(path: str, *, lazy: bool | None = False) -> tuple[str, list[RawSig
         lazy = declared > LARGE_BYTES if lazy is None else lazy
         if declared > MAX_BYTES and not lazy:
             raise DataError(too_large(declared, MAX_BYTES))
-        found = _call_reader(name, path, lazy=lazy)
+        found = _call_reader(name, path, lazy=lazy, declared=declared)
         signals = [_checked(content, number) for number, content in enumerate(found, start=1)]
     except DataError as err:
         raise DataError(f"{path}: {err}") from err
@@ -249,7 +249,7 @@ def _check_mrc(head: bytes, file_size: int) -> None:
         raise DataError("is an MRC file in big-endian order; convert it to little-endian")
 
 
-def _call_reader(name: str, path: str, *, lazy: bool) -> list[dict[str, Any]]:
+def _call_reader(name: str, path: str, *, lazy: bool, declared: int) -> list[dict[str, Any]]:
     """Call the reader of one format."""
     if name == "numpy":
         return [_read_npy(path, lazy=lazy)]
@@ -260,10 +260,11 @@ def _call_reader(name: str, path: str, *, lazy: bool) -> list[dict[str, Any]]:
         options["select_type"] = "images"  # of Velox files: no spectra
     if name == "mrc":
         options["metadata_file"] = None  # opens no other file
-    if name == "tia":
-        options["lazy"] = False  # its lazy reader reads all to see the shape, and then again
-        if lazy and Path(path).stat().st_size > MAX_BYTES:
-            raise DataError(too_large(Path(path).stat().st_size, MAX_BYTES))
+    if lazy and (name == "tia" or (name == "hspy" and in_one_piece(path))):
+        # TIA's lazy reader reads all to see the shape, and then again; the other one gives up
+        options["lazy"] = False
+        if declared > MAX_BYTES:
+            raise DataError(too_large(declared, MAX_BYTES))
     with warnings.catch_warnings():
         # The MRC reader leaves the closing of its file to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)

@@ -173,10 +173,28 @@ def by_frames(data: Any) -> Any:
 
     if data.ndim < 2 or 0 in data.shape:
         return data if isinstance(data, da.Array) else da.from_array(np.asarray(data))
-    chunks = (1,) * (data.ndim - 2) + tuple(data.shape[-2:])
     if isinstance(data, da.Array):
-        return data.rechunk(chunks)
-    return da.from_array(data, chunks=chunks)
+        return data.rechunk((1,) * (data.ndim - 2) + tuple(data.shape[-2:]))
+    if isinstance(data, np.memmap):
+        return _mapped(data, ())
+    return da.from_array(data, chunks=(1,) * (data.ndim - 2) + tuple(data.shape[-2:]))
+
+
+def _mapped(data: np.memmap, index: tuple[int, ...]) -> Any:
+    """Return a mapped array as dask frames; dask's own way would read all of it for its graph."""
+    import dask
+    import dask.array as da
+
+    if len(index) < data.ndim - 2:
+        return da.stack([_mapped(data, (*index, k)) for k in range(data.shape[len(index)])])
+    order = "C" if data.flags.c_contiguous else "F"
+    where = (data.filename, data.dtype, "r", data.offset, data.shape, order)
+    return da.from_delayed(dask.delayed(_frame)(where, index), data.shape[-2:], data.dtype)
+
+
+def _frame(where: tuple[Any, ...], index: tuple[int, ...]) -> np.ndarray:
+    """Read one frame of a mapped file."""
+    return np.array(np.memmap(*where)[index])
 
 
 def _pieces(page: Any) -> Iterator[tuple[int, int]]:

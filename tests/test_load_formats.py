@@ -160,6 +160,38 @@ def test_published_images_stay_on_disk(real_file, name, monkeypatch):
     assert np.array_equal(lazy.data.compute(), whole)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_mapped_arrays_of_either_order(tmp_path, frames, order):
+    np.save(tmp_path / "a.npy", np.asarray(frames, order=order))
+    lazy = load(tmp_path / "a.npy", lazy=True).data
+    assert np.array_equal(lazy.compute(), frames)
+    assert np.array_equal(lazy[1].compute(), frames[1])
+
+
+def test_a_mapped_series_is_not_held_in_memory(tmp_path):
+    import pickle
+
+    with open(tmp_path / "a.npy", "wb") as file:  # 0.4 GB that take no room on the disk
+        header = {"descr": "<f4", "fortran_order": False, "shape": (100, 1024, 1024)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 4 * 100 * 2**20)
+    lazy = load(tmp_path / "a.npy", lazy=True).data
+    assert len(pickle.dumps(dict(lazy.dask))) < 1e6
+    assert lazy[99].compute().shape == (1024, 1024)
+
+
+def test_hdf5_in_one_piece_is_read_at_once(tmp_path, frames, monkeypatch):
+    path = write(tmp_path, "hspy", frames)
+    with h5py.File(path, "a") as file:
+        group = next(iter(file["Experiments"].values()))
+        del group["data"]
+        group.create_dataset("data", data=frames)
+    assert np.array_equal(load(path, lazy=True).data.compute(), frames)
+    monkeypatch.setattr("stemdisp._read.MAX_BYTES", 5000)
+    with pytest.raises(DataError, match="that are read at once"):
+        load(path, lazy=True)
+
+
 def test_several_lazy_files_are_frames(tmp_path, frames):
     for k in range(3):
         np.save(tmp_path / f"{k}.npy", frames[k])
