@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rsciio import exceptions
 
 from stemdisp._hdf5scan import in_one_piece, scan_hdf5, too_large
 from stemdisp._tiff import by_frames, check_tiff, read_tiff
@@ -55,6 +56,11 @@ READ_ERRORS = (
     ValueError,
     struct.error,
     zlib.error,
+    *(
+        error
+        for error in vars(exceptions).values()
+        if isinstance(error, type) and issubclass(error, Exception)
+    ),
 )
 
 _NO_ZSPY = "zspy stores are not read; open it in HyperSpy and save it as .hspy"

@@ -238,6 +238,18 @@ def test_dm3_files_with_several_images(tmp_path, frames, image):
         load(path)
 
 
+@pytest.mark.parametrize("spoilt", [b"%%<%", b"%%%%"])
+def test_dm_files_with_a_damaged_tag(tmp_path, image, spoilt):
+    path = write_dm3(tmp_path / "a.dm3", {"one": image})
+    path.write_bytes(path.read_bytes().replace(b"Origin%%%%", b"Origin" + spoilt, 1))
+    if spoilt == b"%%%%":
+        assert load(path).data.shape == image.shape
+        return
+    for lazy in (False, True):
+        with pytest.raises(DataError, match=r"a\.dm3: cannot be read; it may be .* damaged"):
+            load(path, lazy=lazy)
+
+
 def test_zspy_stores_are_refused_with_a_remedy(tmp_path):
     import zipfile
 
