@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import stat
 import struct
+import tokenize
 import warnings
 import zlib
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ READ_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    tokenize.TokenError,
     zlib.error,
     *(
         error

@@ -250,6 +250,14 @@ def test_dm_files_with_a_damaged_tag(tmp_path, image, spoilt):
             load(path, lazy=lazy)
 
 
+def test_an_npy_file_with_a_damaged_header(tmp_path, image):
+    np.save(tmp_path / "a.npy", image)
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content.replace(b"}", b"(", 1))
+    with pytest.raises(DataError, match=r"a\.npy: cannot be read"):
+        load(tmp_path / "a.npy")
+
+
 def test_zspy_stores_are_refused_with_a_remedy(tmp_path):
     import zipfile
 
