@@ -18,26 +18,25 @@ MAX_DEPTH = 32
 MAX_OBJECTS = 10_000
 
 
-def scan_hdf5(path: str, *, max_bytes: int | None) -> str:
-    """Check an HDF5 file and tell which layout it has.
+def scan_hdf5(path: str) -> tuple[str, int]:
+    """Check an HDF5 file, tell which layout it has and how much it declares to hold.
 
     Parameters
     ----------
     path : str
         The file.
-    max_bytes : int or None
-        The largest size that all datasets together may declare; None for no limit.
 
     Returns
     -------
-    {"hspy", "emd"}
-        The layout.
+    layout : {"hspy", "emd"}
+    declared : int
+        Bytes of all datasets together.
 
     Raises
     ------
     DataError
-        If the file links outside itself, computes its axes, is nested without end, declares too
-        much data, or has another layout.
+        If the file links outside itself, computes its axes, is nested without end, or
+        has another layout.
     """
     with h5py.File(path, "r") as file:
         declared = 0
@@ -50,16 +49,33 @@ def scan_hdf5(path: str, *, max_bytes: int | None) -> str:
                 declared += _check_dataset(name, item)
             if "expression" in item.attrs or name.endswith("/expression"):
                 _check_expression(name)
-        if max_bytes is not None and declared > max_bytes:
-            raise DataError(too_large(declared, max_bytes))
-        return _layout(file)
+        return _layout(file), declared
+
+
+def in_one_piece(path: str) -> bool:
+    """Tell whether a HyperSpy file keeps a signal unchunked, which its lazy reader cannot read.
+
+    Parameters
+    ----------
+    path : str
+        The file, looked through by `scan_hdf5`.
+
+    Returns
+    -------
+    bool
+    """
+    with h5py.File(path, "r") as file:
+        signals = file["Experiments"].values() if "Experiments" in file else ()
+        found = [group.get("data") for group in signals if isinstance(group, h5py.Group)]
+        return any(isinstance(data, h5py.Dataset) and data.chunks is None for data in found)
 
 
 def too_large(declared: int, max_bytes: int) -> str:
     """Word the refusal of a file that declares too much data."""
     return (
         f"declares {declared / 2**30:.1f} GiB of data, more than the {max_bytes / 2**30:g} GiB "
-        "that are read at once; crop it or split it into files of single frames"
+        "that are read at once; crop it or split it into files of single frames "
+        "(load reads larger files with lazy=True)"
     )
 
 

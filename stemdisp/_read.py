@@ -10,21 +10,24 @@ from __future__ import annotations
 import importlib
 import stat
 import struct
+import tokenize
 import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rsciio import exceptions
 
-from stemdisp._hdf5scan import scan_hdf5, too_large
+from stemdisp._hdf5scan import in_one_piece, scan_hdf5, too_large
+from stemdisp._tiff import by_frames, check_tiff, read_tiff
 from stemdisp._units import axis_scale_A, is_reciprocal
 from stemdisp.errors import DataError
 
 MIN_SIZE_PX = 16
 MAX_BYTES = 8 * 2**30  # declared size of one file; a lazy signal may be larger
+LARGE_BYTES = 200 * 10**6  # of which nobody wants to wait to look at the values
 
 FORMATS = {
     "hspy": "HyperSpy HDF5",
@@ -53,8 +56,16 @@ READ_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    tokenize.TokenError,
     zlib.error,
+    *(
+        error
+        for error in vars(exceptions).values()
+        if isinstance(error, type) and issubclass(error, Exception)
+    ),
 )
+
+_NO_ZSPY = "zspy stores are not read; open it in HyperSpy and save it as .hspy"
 
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2, 16: 3}
 
@@ -74,20 +85,45 @@ class RawSignal:
         return sum(bool(axis.get("navigate")) for axis in self.axes)
 
     @property
+    def role(self) -> str:
+        """Tell an "image" (or series) from the "segments" of a detector and a DPC "vector"."""
+        if self.axis_named("segment") is not None:
+            return "segments"
+        if self.data.dtype.kind == "c":
+            return "vector" if self.title.casefold() == "dpc" else "image"
+        k = self.axis_named("component")
+        return "vector" if k is not None and self.data.shape[k] == 2 else "image"
+
+    def axis_named(self, name: str) -> int | None:
+        """Return which of the axes before y and x has this name, or None."""
+        for k, axis in enumerate(self.axes[:-2]):
+            if str(axis.get("name") or "").casefold().removesuffix("s") == name:
+                return k
+        return None
+
+    @property
     def problem(self) -> str | None:
-        """Say why a signal is no image, or None if it is one."""
+        """Say why a signal is neither an image nor a series nor a set of segments, or None."""
+        return self._wrong_values() or self._wrong_shape()
+
+    def _wrong_values(self) -> str | None:
+        """Refuse what is no real number (of a DPC vector: two of them)."""
+        dtype = self.data.dtype
+        if dtype.kind in "biuf" or (dtype.kind == "c" and self.role == "vector"):
+            return None
+        what = "colour" if dtype.names else {"c": "complex"}.get(dtype.kind, "non-numeric")
+        return f"holds {what} values ({dtype}); export real numbers in one channel"
+
+    def _wrong_shape(self) -> str | None:
+        """Refuse what has no images, or images of nothing."""
         data = self.data
-        if data.dtype.names or data.dtype.kind not in "biuf":
-            what = (
-                "colour"
-                if data.dtype.names
-                else {"c": "complex"}.get(data.dtype.kind, "non-numeric")
-            )
-            return f"holds {what} values ({data.dtype}); export real numbers in one channel"
-        if data.ndim not in (2, 3) or self.n_navigation > 1:
+        marked = self.role != "image" and data.dtype.kind != "c"
+        most = 4 if marked else 3
+        if data.ndim not in range(3 if marked else 2, most + 1) or self.n_navigation > most - 2:
             return (
                 f"has shape {tuple(data.shape)} with {self.n_navigation} navigation axes; "
-                "give one image, or one series of images (detector segments as separate images)"
+                "give one image, or one series of images (detector segments as separate images, "
+                "or along an axis named 'segment')"
             )
         if min(data.shape[-2:]) < MIN_SIZE_PX or 0 in data.shape:
             return (
@@ -106,21 +142,16 @@ class RawSignal:
         return None if sx is None or sy is None else (sx, sy)
 
 
-def only_idpc(suited: list[RawSignal]) -> list[RawSignal] | None:
-    """Return the one iDPC image among several detectors' images."""
-    found = [raw for raw in suited if raw.title.lower() == "idpc"]
-    return found if len(found) == 1 else None
-
-
-def read_file(path: str, *, lazy: bool = False) -> tuple[str, list[RawSignal]]:
+def read_file(path: str, *, lazy: bool | None = False) -> tuple[str, list[RawSignal]]:
     """Read all signals of one file.
 
     Parameters
     ----------
     path : str
         The file.
-    lazy : bool
-        Leave the values on disk (dask arrays) where the format allows it.
+    lazy : bool or None
+        Leave the values on disk (dask arrays) where the format allows it. None: only where there
+        are more than `LARGE_BYTES` of them.
 
     Returns
     -------
@@ -136,9 +167,11 @@ def read_file(path: str, *, lazy: bool = False) -> tuple[str, list[RawSignal]]:
     """
     _check_is_file(path)
     try:
-        name = _find_format(path, max_bytes=None if lazy else MAX_BYTES)
-        lazy = lazy and name != "tiff"  # its lazy reader leaves the file open
-        found = _call_reader(name, path, lazy=lazy)
+        name, declared = _find_format(path)
+        lazy = declared > LARGE_BYTES if lazy is None else lazy
+        if declared > MAX_BYTES and not lazy:
+            raise DataError(too_large(declared, MAX_BYTES))
+        found = _call_reader(name, path, lazy=lazy, declared=declared)
         signals = [_checked(content, number) for number, content in enumerate(found, start=1)]
     except DataError as err:
         raise DataError(f"{path}: {err}") from err
@@ -164,7 +197,7 @@ def _check_is_file(path: str) -> None:
         raise DataError(f"{path}: cannot be opened ({reason})") from err
     if stat.S_ISDIR(state.st_mode):
         if path.rstrip("/").lower().endswith(".zspy"):
-            raise DataError(f"{path}: zspy stores are not read; save the image as .hspy")
+            raise DataError(f"{path}: {_NO_ZSPY}")
         raise DataError(f"{path}: is a directory; name the image files in it")
     if not stat.S_ISREG(state.st_mode):
         raise DataError(f"{path}: is not a regular file; copy the data into a file")
@@ -172,25 +205,27 @@ def _check_is_file(path: str) -> None:
         raise DataError(f"{path}: is empty; copy or export it again")
 
 
-def _find_format(path: str, *, max_bytes: int | None) -> str:
-    """Tell the format from the first bytes, and check the size that the header declares."""
+def _find_format(path: str) -> tuple[str, int]:
+    """Tell the format from the first bytes, and how many bytes of data the file declares."""
     with open(path, "rb") as stream:
         head = stream.read(1024)
     suffix = Path(path).suffix.lower()
+    size = Path(path).stat().st_size
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return scan_hdf5(path, max_bytes=max_bytes)
+        return scan_hdf5(path)
     if head.startswith(b"\x93NUMPY"):
-        return "numpy"
+        return "numpy", np.load(path, mmap_mode="r", allow_pickle=False).nbytes
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        _check_tiff(path)
-        return "tiff"
+        return "tiff", check_tiff(path)
     if head[:4] == b"II\x97\x01":
-        return "tia"
+        return "tia", size
     if _is_dm(head):
-        return "digitalmicrograph"
+        return "digitalmicrograph", size
     if head[208:211] == b"MAP" or (suffix in (".mrc", ".rec", ".st") and len(head) == 1024):
-        _check_mrc(head, Path(path).stat().st_size)
-        return "mrc"
+        _check_mrc(head, size)
+        return "mrc", size
+    if suffix == ".zspy":
+        raise DataError(_NO_ZSPY)
     if suffix == ".emi":
         raise DataError("holds no image itself; name the .ser file beside it")
     raise DataError(
@@ -208,31 +243,6 @@ def _is_dm(head: bytes) -> bool:
     return int.from_bytes(order, "big") in (0, 1)
 
 
-def _check_tiff(path: str) -> None:
-    """Refuse colour images and sizes beyond the limit."""
-    import tifffile
-
-    with open(path, "rb") as stream, tifffile.TiffFile(stream) as file:
-        for series in file.series:
-            if "S" in series.axes:
-                raise DataError(
-                    "is a colour image; export the detector's own values in one channel "
-                    "(a 32-bit grey TIFF)"
-                )
-        declared = sum(series.nbytes for series in file.series)
-        pages = [page for series in file.series for page in series.pages if page is not None]
-        ends = [sum(part) for page in pages for part in _segments(page)]
-    if ends and max(ends) > Path(path).stat().st_size:
-        raise DataError("is shorter than its TIFF header says; copy or export it again")
-    if declared > MAX_BYTES:
-        raise DataError(too_large(declared, MAX_BYTES))
-
-
-def _segments(page: Any) -> Iterator[tuple[int, int]]:
-    """Yield where each piece of a TIFF page starts and how many bytes it has."""
-    return zip(page.dataoffsets, page.databytecounts, strict=True)
-
-
 def _check_mrc(head: bytes, file_size: int) -> None:
     """Compare the size that an MRC header declares with the file's (the reader does not)."""
     order = ">" if head[212:214] == b"\x11\x11" else "<"
@@ -247,31 +257,34 @@ def _check_mrc(head: bytes, file_size: int) -> None:
         raise DataError("is an MRC file in big-endian order; convert it to little-endian")
 
 
-def _call_reader(name: str, path: str, *, lazy: bool) -> list[dict[str, Any]]:
+def _call_reader(name: str, path: str, *, lazy: bool, declared: int) -> list[dict[str, Any]]:
     """Call the reader of one format."""
     if name == "numpy":
         return [_read_npy(path, lazy=lazy)]
+    if name == "tiff":
+        return read_tiff(path, lazy=lazy, max_bytes=MAX_BYTES)
     options: dict[str, Any] = {"lazy": lazy}
     if name == "emd":
         options["select_type"] = "images"  # of Velox files: no spectra
     if name == "mrc":
         options["metadata_file"] = None  # opens no other file
+    if lazy and (name == "tia" or (name == "hspy" and in_one_piece(path))):
+        # TIA's lazy reader reads all to see the shape, and then again; the other one gives up
+        options["lazy"] = False
+        if declared > MAX_BYTES:
+            raise DataError(too_large(declared, MAX_BYTES))
     with warnings.catch_warnings():
         # The MRC reader leaves the closing of its file to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
-        return importlib.import_module(f"rsciio.{name}").file_reader(path, **options)
+        found = importlib.import_module(f"rsciio.{name}").file_reader(path, **options)
+    return [content | {"data": by_frames(content["data"])} for content in found] if lazy else found
 
 
 def _read_npy(path: str, *, lazy: bool) -> dict[str, Any]:
     """Read a bare array; it has neither axes nor a title."""
     data = np.load(path, mmap_mode="r", allow_pickle=False)
-    if lazy:
-        import dask.array as da
-
-        return {"data": da.from_array(data), "axes": [{"size": n} for n in data.shape]}
-    if data.nbytes > MAX_BYTES:
-        raise DataError(too_large(data.nbytes, MAX_BYTES))
-    return {"data": np.array(data), "axes": [{"size": n} for n in data.shape]}
+    axes = [{"size": n} for n in data.shape]
+    return {"data": by_frames(data) if lazy else np.array(data), "axes": axes}
 
 
 def _checked(content: dict[str, Any], number: int) -> RawSignal:

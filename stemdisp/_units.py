@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -12,6 +13,7 @@ _ANGSTROM_PER = {
     "å": 1.0,
     "a": 1.0,
     "angstrom": 1.0,
+    "angstroem": 1.0,
     "ångström": 1.0,
     "ang": 1.0,
     "pm": 1e-2,
@@ -28,10 +30,17 @@ _ANGSTROM_PER = {
     "mm": 1e7,
     "millimeter": 1e7,
     "millimetre": 1e7,
+    "cm": 1e8,
+    "centimeter": 1e8,
+    "centimetre": 1e8,
     "m": 1e10,
     "meter": 1e10,
     "metre": 1e10,
 }
+
+_RECIPROCAL = re.compile(r"1(\.0)?/|.*\D-1(\.0)?$|reciprocal|inverse")
+_ANGLES = {"rad", "mrad", "radian", "milliradian", "µrad", "deg", "degree", "°"}
+_PER_PIXEL = re.compile(r"(/|per)(px|pixel)$")
 
 
 def axis_scale_A(scale: Any, unit: Any) -> float | None:
@@ -42,7 +51,7 @@ def axis_scale_A(scale: Any, unit: Any) -> float | None:
     scale : float
         Units per pixel, as stored.
     unit : str or anything
-        As stored; ``"n_m"`` (openNCEM) and ``"[nm]"`` are read as nm.
+        As stored, text or bytes; ``"n_m"`` (openNCEM), ``"[nm]"`` and ``"nm/px"`` are read as nm.
 
     Returns
     -------
@@ -57,22 +66,33 @@ def axis_scale_A(scale: Any, unit: Any) -> float | None:
 
 
 def is_reciprocal(unit: Any) -> bool:
-    """Tell whether a unit is that of a diffraction pattern."""
-    if not isinstance(unit, str):
-        return False
+    """Tell whether a unit is that of a diffraction pattern.
+
+    Parameters
+    ----------
+    unit : str or anything
+        As stored.
+
+    Returns
+    -------
+    bool
+        True for reciprocal lengths in any spelling, and for angles.
+    """
     text = _plain(unit)
-    return text.startswith("1/") or text.endswith(("^-1", "⁻¹", "**-1")) or text in ("mrad", "rad")
+    return bool(_RECIPROCAL.match(text)) or text.removesuffix("s") in _ANGLES
 
 
 def _factor(unit: Any) -> float | None:
     """Return angstrom per unit."""
-    if not isinstance(unit, str):
-        return None
-    text = _plain(unit)
+    text = _PER_PIXEL.sub("", _plain(unit))
     return _ANGSTROM_PER.get(text, _ANGSTROM_PER.get(text.removesuffix("s")))
 
 
-def _plain(unit: str) -> str:
-    """Strip case, spaces, brackets and underscores; unify the letters µ and Å."""
-    text = unicodedata.normalize("NFKC", unit).casefold()
-    return text.strip().strip("[]()").replace("_", "").replace(" ", "")
+def _plain(unit: Any) -> str:
+    """Strip case, spaces, brackets and underscores; unify the letters µ and Å, and the minus."""
+    if isinstance(unit, bytes):
+        unit = unit.decode("utf-8", "replace")
+    if not isinstance(unit, str):
+        return ""
+    text = unicodedata.normalize("NFKC", unit).casefold().replace("\u2212", "-")
+    return re.sub(r"[\s_()\[\]{}]", "", text)

@@ -56,8 +56,8 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         _key(
             '"auto", "image", "stack" or "dpc-segments"',
             "What the data are: one image, frames of the same area, or the segment images of one "
-            "scan (these are integrated to an iDPC image first). auto: an image or a stack, "
-            "whichever the data are.",
+            "scan or of a series of scans (these are integrated to iDPC images first). auto: "
+            "whichever the file holds.",
         ),
     ] = "auto"
     pixel_size: Annotated[

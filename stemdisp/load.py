@@ -1,8 +1,10 @@
 """Path(s) -> HyperSpy ``Signal2D``: formats, axes, units, stacks.
 
-What is loaded is always an image (2-D) or a series of images (3-D, one navigation axis called
-``frame``), its signal axes x and y in angstrom (units ``"Å"``). Where the file states no pixel
-size the axes keep scale 1 and no unit, and `calibrated` says False; nothing is guessed.
+What is loaded is an image (2-D), a series of images (3-D, its navigation axis called ``frame``),
+or the segments of a detector, one scan (``segment``) or a series of scans (4-D, ``frame`` and
+``segment``); a DPC vector stands in place of segments with an axis ``component``, x first. The
+signal axes are x and y in angstrom (units ``"Å"``). Where the file states no pixel size they keep
+scale 1 and no unit, and `calibrated` says False; nothing is guessed.
 
 This module itself is light, because the package imports it at once; the work is in ``_frames``.
 """
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     from hyperspy.signals import Signal2D
 
+    from stemdisp._frames import Part
+
+SEGMENT_AXES = {"segment", "component"}  # navigation axes that are no frames
+
 KINDS = ("auto", "image", "stack", "dpc-segments")
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -31,51 +37,61 @@ def load(
     *,
     pixel_size: float | tuple[float, float] | None = None,
     lazy: bool = False,
+    kind: str = "auto",
 ) -> Signal2D:
-    """Read an image, or a series of images, from any supported file.
+    """Read an image, a series of images, or the segments of a detector from any supported file.
 
     Parameters
     ----------
     path : path, or sequence of paths
         One file, or several whose images are stacked in the given order. ``"FILE::NAME"`` picks
         the signals whose title is NAME, or else starts with it, from a file that holds several.
+        Of a file without such a name, "auto" takes what is there first of: an image called iDPC;
+        a DPC vector (a complex signal ``DPC``, or images ``DPCx`` and ``DPCy``); a full set of
+        segments (titles that end in A, B, C, D after the same words); its only image.
     pixel_size : float or (float, float), optional
         Pixel size in angstrom (x, y), instead of that of the file.
     lazy : bool
-        Leave the values on disk as long as possible.
+        Leave the values on disk as long as possible: a dask array with a piece for each frame.
+    kind : {"auto", "image", "stack", "dpc-segments"}
+        What to take. "dpc-segments": the segments, or else the DPC vector, even beside an iDPC
+        image; of files or series without names, each image is a segment. "image" and "stack":
+        never the segments.
 
     Returns
     -------
     Signal2D
-        Shape (y, x) or (frames, y, x), real numbers. The axes are in angstrom if the pixel size
-        is known (see `calibrated`).
+        Shape (y, x) or (frames, y, x), or with segments, or the components of a DPC vector,
+        before y; real numbers. The axes are in angstrom if the pixel size is known (see
+        `calibrated`). ``metadata.stemdisp.segments`` lists the names of the segments, and
+        ``metadata.stemdisp.dpc_vector`` marks a vector.
 
     Raises
     ------
     DataError
         If a file cannot be read, holds no suitable image, or the images do not fit together.
     ValueError
-        If `pixel_size` is not positive.
+        If `pixel_size` is not positive, or `kind` unknown.
     """
     from stemdisp import _frames
 
+    _check_kind(kind)
     scales = None if pixel_size is None else _given_scales(pixel_size)
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise ValueError("path names no file; give at least one")
     names = [os.fspath(p) for p in paths]
-    parts = [_frames.read_images(name, lazy=lazy) for name in names]
-    _frames.check_same_shape(names, parts)
-    frames = [frame for part in parts for frame in part]
-    data = _frames.stack([raw.data for raw in frames])
-    _frames.check_values(names[0], data)
+    parts = [_frames.read_part(name, kind=kind, lazy=lazy) for name in names]
+    _frames.check_same_shape(parts)
+    whole = _frames.assemble(parts, kind=kind)
+    _frames.check_values(whole)
     offsets = (0.0, 0.0)
     origin = "given"
     if scales is None:
-        scales, offsets, origin = _frames.common_calibration(names, parts)
-    metadata = _frames.merged_metadata(frames, data.shape)
+        scales, offsets, origin = _frames.common_calibration(parts)
+    metadata = _frames.merged_metadata(parts, whole)
     metadata["stemdisp"]["calibration"] = origin
-    signal = _build(data, scales, offsets, metadata)
+    signal = _build(whole, scales, offsets, metadata)
     return signal.as_lazy() if lazy else signal
 
 
@@ -169,15 +185,22 @@ def classify(signal: Signal2D, kind: str = "auto") -> str:
     ValueError
         If `kind` is unknown.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind = {kind!r} is not one of: {', '.join(KINDS)}")
+    _check_kind(kind)
     n_navigation = signal.axes_manager.navigation_dimension
-    if n_navigation > 1:
+    names = {str(axis.name).casefold() for axis in signal.axes_manager.navigation_axes}
+    segmented = bool(names & SEGMENT_AXES)
+    if n_navigation > 1 + segmented:
         raise DataError(
-            f"the data have {n_navigation} navigation axes; give one image, or one series of images"
+            f"the data have {n_navigation} navigation axes; give one image, or one series of "
+            "images (of segments: axes named 'frame' and 'segment')"
+        )
+    if segmented and kind in ("image", "stack"):
+        raise DataError(
+            f"kind = {kind!r}, but the data hold detector segments (an axis is named "
+            f"{(names & SEGMENT_AXES).pop()!r}); set kind to 'dpc-segments' or 'auto'"
         )
     if kind == "auto":
-        return "stack" if n_navigation else "image"
+        return "dpc-segments" if segmented else "stack" if n_navigation else "image"
     if kind == "image" and n_navigation:
         raise DataError(
             f"kind = 'image', but the data hold {signal.axes_manager.navigation_size} images; "
@@ -190,6 +213,11 @@ def classify(signal: Signal2D, kind: str = "auto") -> str:
     return kind
 
 
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind = {kind!r} is not one of: {', '.join(KINDS)}")
+
+
 def _given_scales(pixel_size: float | tuple[float, float]) -> tuple[float, float]:
     """Check a pixel size given by the caller."""
     pair = tuple(pixel_size) if isinstance(pixel_size, Sequence) else (pixel_size, pixel_size)
@@ -199,7 +227,7 @@ def _given_scales(pixel_size: float | tuple[float, float]) -> tuple[float, float
 
 
 def _build(
-    data: Any,
+    whole: Part,
     scales: tuple[float, float] | None,
     offsets: tuple[float, float],
     metadata: dict[str, Any],
@@ -207,9 +235,12 @@ def _build(
     """Make the HyperSpy signal."""
     from hyperspy.signals import Signal2D
 
-    axes: list[dict[str, Any]] = []
-    if data.ndim == 3:
-        axes.append({"name": "frame", "size": data.shape[0], "navigate": True})
+    data = whole.data
+    inner = {"image": [], "segments": ["segment"], "vector": ["component"]}[whole.role]
+    names = ["frame"] * (data.ndim - 2 - len(inner)) + inner
+    axes: list[dict[str, Any]] = [
+        {"name": name, "size": data.shape[k], "navigate": True} for k, name in enumerate(names)
+    ]
     for k, name in ((1, "y"), (0, "x")):
         axis: dict[str, Any] = {"name": name, "size": data.shape[-1 - k], "navigate": False}
         if scales is not None:

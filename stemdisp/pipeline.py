@@ -128,7 +128,9 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("load", bar):
         projection = _project(config)
         curve = _curve(config)  # before anything takes time: its file may be wrong
-        source = signal if signal is not None else load(list(config.input.path))
+        source = signal
+        if source is None:
+            source = load(list(config.input.path), kind=config.input.kind)
         kind = classify(source, config.input.kind)
     with clock.stage("register", bar):
         image, registration = _image(source, kind, bar, warnings)

@@ -1,0 +1,168 @@
+"""Files of formats that nothing installed here writes, made by their published layouts."""
+
+import json
+import struct
+
+import h5py
+import numpy as np
+
+
+def write_mrc(path, data, *, pixel_A=0.3, nx=None):
+    """Write a minimal MRC file of 32-bit floats."""
+    frames, height, width = data.shape
+    header = bytearray(1024)
+    struct.pack_into("<4i", header, 0, nx or width, height, frames, 2)
+    struct.pack_into("<3i", header, 28, width, height, frames)
+    struct.pack_into("<3f", header, 40, width * pixel_A, height * pixel_A, frames)
+    header[208:212] = b"MAP "
+    header[212:216] = b"\x44\x44\x00\x00"
+    path.write_bytes(bytes(header) + data.astype("<f4").tobytes())
+    return path
+
+
+def write_ser(path, data, *, pixel_m=3e-11):
+    """Write a minimal TIA series of images of 32-bit floats: (y, x) or (frames, y, x)."""
+    frames = data if data.ndim == 3 else data[None]
+    n, height, width = frames.shape
+    dimension = struct.pack("<iddiii", n, 0.0, 1.0, 0, 0, 0)
+    start = 30 + len(dimension)
+    header = struct.pack("<HHHiiiiii", 0x4949, 0x0197, 0x0210, 0x4122, 0x4152, n, n, start, 1)
+    calibration = struct.pack("<ddi", 0.0, pixel_m, 0) * 2
+    bodies = [
+        calibration + struct.pack("<hii", 7, width, height) + frame.astype("<f4").tobytes()
+        for frame in frames
+    ]
+    tag = struct.pack("<hii", 0x4152, 0, 0)
+    first = start + 8 * n
+    elements = [first + k * len(bodies[0]) for k in range(n)]
+    tags = [first + n * len(bodies[0]) + k * len(tag) for k in range(n)]
+    offsets = struct.pack(f"<{2 * n}i", *elements, *tags)
+    path.write_bytes(header + dimension + offsets + b"".join(bodies) + tag * n)
+    return path
+
+
+def write_emd(path, images):
+    """Write an NCEM EMD file with one group per named image, axes in nm."""
+    with h5py.File(path, "w") as file:
+        file.attrs["version_major"], file.attrs["version_minor"] = 0, 2
+        for name, data in images.items():
+            group = file.create_group(f"data/{name}")
+            group.attrs["emd_group_type"] = 1
+            group["data"] = data.T
+            for k, size in enumerate(data.T.shape, start=1):
+                dim = group.create_dataset(f"dim{k}", data=np.arange(size) * 0.02 * k)
+                dim.attrs["name"], dim.attrs["units"] = "xyz"[k - 1], "[n_m]"
+    return path
+
+
+def write_velox(path, images, *, pixel_m=(3e-11, 2e-11)):
+    """Write a minimal Velox EMD file with one image (y, x, frames) per named detector.
+
+    Complex data become the pairs of numbers that Velox makes of a DPC vector.
+    """
+    detectors = {f"Detector-{k}": {"DetectorName": name} for k, name in enumerate(images)}
+    with h5py.File(path, "w") as file:
+        version = json.dumps({"format": "Velox", "version": "1.10"}).encode()
+        file.create_dataset("Version", data=[version], dtype=h5py.special_dtype(vlen=bytes))
+        for k, data in enumerate(images.values()):
+            metadata = {
+                "BinaryResult": {
+                    "DetectorIndex": str(k),
+                    "PixelSize": {"width": str(pixel_m[0]), "height": str(pixel_m[1])},
+                    "PixelUnitX": "m",
+                    "PixelUnitY": "m",
+                },
+                "Acquisition": {},
+                "Core": {"MetadataDefinitionVersion": "7.9"},
+                "CustomProperties": {},
+                "Detectors": detectors,
+                "Instrument": {},
+                "Optics": {},
+                "Scan": {"FrameTime": "1.0"},
+                "Stage": {},
+            }
+            text = np.zeros((4000, 1), dtype=np.uint8)
+            coded = json.dumps(metadata).encode()
+            text[: len(coded), 0] = np.frombuffer(coded, dtype=np.uint8)
+            group = file.create_group(f"Data/Image/{k:032x}")
+            frames = np.moveaxis(data[None] if data.ndim == 2 else data, 0, -1)
+            if frames.dtype.kind == "c":
+                pairs = np.empty(frames.shape, [("realFloat", "<f4"), ("imagFloat", "<f4")])
+                pairs["realFloat"], pairs["imagFloat"] = frames.real, frames.imag
+                frames = pairs
+            # Velox stores each frame in a piece of its own
+            group.create_dataset("Data", data=frames, chunks=(*frames.shape[:2], 1))
+            group["Metadata"] = text
+            group["FrameLookupTable"] = np.zeros(1, dtype=np.int64)
+    return path
+
+
+def write_dm3(path, images, *, pixel_nm=(0.02, 0.03)):
+    """Write a DigitalMicrograph 3 file of float32 images or series, one per name.
+
+    Layout by the published descriptions of the tag format: header and tag
+    structure big-endian, the values in the order that the header names (here little-endian).
+    """
+    image_list = [
+        _dm3_group(
+            "",
+            [
+                _dm3_group("ImageData", _dm3_image(data, pixel_nm)),
+                _dm3_group("ImageTags", [_dm3_value("Made", 3, "<i", 1)]),
+                _dm3_text("Name", name),
+            ],
+        )
+        for name, data in images.items()
+    ]
+    root = struct.pack(">BBi", 1, 0, 1) + _dm3_group("ImageList", image_list)
+    path.write_bytes(struct.pack(">iii", 3, len(root) + 4, 1) + root + bytes(8))
+    return path
+
+
+def _dm3_image(data, pixel_nm):
+    size = [*reversed(data.shape)]
+    scales = [*pixel_nm, 1.0][: data.ndim]
+    units = ["nm", "nm", ""][: data.ndim]
+    axes = [
+        _dm3_group(
+            "",
+            [
+                _dm3_value("Origin", 6, "<f", 0.0),
+                _dm3_value("Scale", 6, "<f", scale),
+                _dm3_text("Units", unit),
+            ],
+        )
+        for scale, unit in zip(scales, units, strict=True)
+    ]
+    brightness = [
+        _dm3_value("Origin", 6, "<f", 0.0),
+        _dm3_value("Scale", 6, "<f", 1.0),
+        _dm3_text("Units", ""),
+    ]
+    return [
+        _dm3_group(
+            "Calibrations", [_dm3_group("Brightness", brightness), _dm3_group("Dimension", axes)]
+        ),
+        _dm3_tag("Data", [20, 6, data.size], data.astype("<f4").tobytes()),
+        _dm3_value("DataType", 3, "<i", 2),
+        _dm3_group("Dimensions", [_dm3_value("", 5, "<I", n) for n in size]),
+        _dm3_value("PixelDepth", 3, "<i", 4),
+    ]
+
+
+def _dm3_group(name, tags):
+    head = struct.pack(">BH", 20, len(name)) + name.encode()
+    return head + struct.pack(">BBi", 1, 0, len(tags)) + b"".join(tags)
+
+
+def _dm3_tag(name, info, value):
+    head = struct.pack(">BH", 21, len(name)) + name.encode() + b"%%%%"
+    return head + struct.pack(f">{len(info) + 1}i", len(info), *info) + value
+
+
+def _dm3_value(name, code, form, value):
+    return _dm3_tag(name, [code], struct.pack(form, value))
+
+
+def _dm3_text(name, text):
+    return _dm3_tag(name, [20, 4, len(text)], text.encode("utf-16-le"))
