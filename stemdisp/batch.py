@@ -50,7 +50,7 @@ class _Book:
     tell: Callable[[str], None] | None
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def enter(self, done: _Field, outcome: Outcome, *, kept: bool = False) -> None:
+    def enter(self, done: _Field, outcome: Outcome) -> None:
         """Take down one field."""
         row = {"field": done.name, "path": done.path, "status": "done", "message": ""}
         if outcome.message:
@@ -59,16 +59,19 @@ class _Book:
         else:
             row |= row_of(done.folder)
         self.rows[done.name] = row
-        self.bar.update()
-        if self.tell is not None:
-            text = f"{len(self.rows)}/{len(self.fields)} {done.name}: {describe_row(row)}"
-            with self.bar.external_write_mode():
-                self.tell(f"{text} (kept)" if kept else text)
 
     def write(self) -> pd.DataFrame:
         """Write both tables, in the order of the paths; return that of the fields."""
         rows = [self.rows[each.name] for each in self.fields if each.name in self.rows]
         return write_tables(rows, self.folder)
+
+    def announce(self, done: _Field, *, note: str = "") -> None:
+        """Say how a field ended."""
+        self.bar.update()
+        if self.tell is not None:
+            text = describe_row(self.rows[done.name])
+            with self.bar.external_write_mode():
+                self.tell(f"{len(self.rows)}/{len(self.fields)} {done.name}: {text}{note}")
 
 
 def run_fields(
@@ -134,13 +137,15 @@ def run_fields(
         for each in fields:
             _publish.settle(each.folder)
             if is_current(each.folder, each.path, settings):
-                book.enter(each, Outcome(), kept=True)
+                book.enter(each, Outcome())
+                book.announce(each, note=" (kept)")
         table = book.write()
         left = [each for each in fields if each.name not in book.rows]
         with _outcomes(config, left, executor, progress=progress) as outcomes:
             for each, outcome in outcomes:
                 book.enter(each, outcome)
                 table = book.write()
+                book.announce(each)
         return table
 
 
