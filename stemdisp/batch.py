@@ -20,6 +20,7 @@ from stemdisp._patterns import field_names, in_order
 from stemdisp._provenance import settings_of, sha256_of
 from stemdisp.config import Config, with_input
 from stemdisp.errors import explain
+from stemdisp.report.files import TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,8 @@ class _Book:
         """Say how a field ended."""
         self.bar.update()
         if self.tell is not None:
-            text = describe_row(self.rows[done.name])
+            # a file's name may hold bytes that are no text, which a terminal refuses
+            text = describe_row(self.rows[done.name]).encode(**TEXT).decode()
             with self.bar.external_write_mode():
                 self.tell(f"{len(self.rows)}/{len(self.fields)} {done.name}: {text}{note}")
 

@@ -414,7 +414,7 @@ KILLED = textwrap.dedent(
 
 
 @needs_kill
-@pytest.mark.parametrize(("step", "kills"), [(7, 5), pytest.param(1, 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("step", "kills"), [(11, 3), pytest.param(1, 40, marks=pytest.mark.slow)])
 def test_killed_anywhere_nothing_finished_is_lost(data, step, kills):
     script = KILLED.format(tests=str(ROOT / "tests"), step=step)
     command = [sys.executable, "-c", script, *(str(data / f"f{n}.emd") for n in (1, 2))]
