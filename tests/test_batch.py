@@ -425,6 +425,17 @@ def test_killed_anywhere_nothing_finished_is_lost(data, step, kills):
     assert int(done.stdout) >= kills
 
 
+def test_half_a_replacement_of_a_finished_field_is_undone(fake, data):
+    run_fields(Config(), paths(data), "out")
+    before = tree(Path("out"))
+    del fake[:]
+    Path("out/.f1.new-" + "0" * 32).mkdir()
+    Path("out/f2").rename("out/.f2.old-stemdisp")  # killed between two renames
+    run_fields(Config(), paths(data), "out")
+    assert fake == [] and tree(Path("out")) == before
+    assert [p.name for p in Path("out").iterdir() if ".new-" in p.name or ".old-" in p.name] == []
+
+
 def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
