@@ -24,10 +24,11 @@ SET_UP_DOCS := $(VENV)/.stamp-docs
 help: ## list the targets
 	@echo "make TARGET, where TARGET is"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
-	@echo "Variables of pipeline: CONFIG=file.toml INPUT='data files' OUTPUT=directory"
+	@echo "Variables of pipeline: CONFIG=file.toml INPUT='data files, or a pattern' OUTPUT=directory"
 
+# set -f: a pattern in INPUT is for stemdisp (every file a field), not for the shell (frames).
 pipeline: $(SET_UP) ## run the analysis of CONFIG (default: the sample data) and write OUTPUT
-	@$(BIN)/stemdisp run "$(CONFIG)" $(if $(strip $(INPUT)),--input $(INPUT)) --output "$(OUTPUT)"
+	@set -f; $(BIN)/stemdisp run "$(CONFIG)" $(if $(strip $(INPUT)),--input $(INPUT)) --output "$(OUTPUT)"
 
 test: lint ## check the style and run the fast tests (ARGS: further options of pytest)
 	@$(BIN)/python -m pytest -q $(ARGS)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stemdisp._patterns import anchored, is_pattern
+
 Indices = tuple[int, int, int]
 
 
@@ -108,9 +110,9 @@ def check_charges(name: str, value: Mapping[str, float]) -> None:
 
 
 def first_existing(name: str, folders: tuple[Path, ...]) -> str:
-    """Return the first place where the file exists, else the name as it was given."""
+    """Return the first place where a file, or one of a pattern, is; else the name as given."""
     file, mark, signal = name.partition("::")
     for folder in folders:
         if (folder / file).exists():
             return str(folder / file) + mark + signal
-    return name
+    return anchored(name, folders) if is_pattern(name) else name

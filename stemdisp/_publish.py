@@ -15,12 +15,14 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from stemdisp.errors import ConfigError
 
 MARKER = ".stemdisp"
+BATCH_TABLES = ("fields.csv", "planes.csv")  # what a batch writes beside its fields' directories
 
 _NOT_OURS_TO_MIND = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave these
 _RENAME_EXCHANGE = 2
@@ -64,6 +66,103 @@ def publish(out: str | os.PathLike[str], *, use_exchange: bool = True) -> Iterat
             # The unfinished tree, or after an exchange the old one.
             shutil.rmtree(new, ignore_errors=True)
             shutil.rmtree(_old(target), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def hold(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """Keep to oneself a directory in which the results of many fields gather.
+
+    Parameters
+    ----------
+    out : path
+        The directory, made if absent. Each field's own is to be filled by `publish`.
+
+    Yields
+    ------
+    Path
+        The directory, links followed.
+
+    Raises
+    ------
+    ConfigError
+        If `out` cannot be written, another run is writing it, it holds the results of a single
+        run, or tables of other origin that would be overwritten.
+    """
+    target = _target(out)
+    with _locked(target):
+        _recover(target)
+        try:
+            target.mkdir(exist_ok=True)
+        except OSError as err:
+            raise ConfigError(f"output {str(target)!r} cannot be made ({err.strerror})") from err
+        _drop_half_files(target)
+        ours = _ours(target)
+        if ours - set(BATCH_TABLES):
+            raise ConfigError(
+                f"output {str(target)!r} holds the results of a single run; name another directory"
+            )
+        foreign = [name for name in BATCH_TABLES if (target / name).exists() and name not in ours]
+        if foreign:
+            raise _not_ours(target, foreign[0])
+        lines = "".join(f"{name}\n" for name in BATCH_TABLES)
+        write_then_rename(target / MARKER, lambda path: Path(path).write_text(lines, "utf-8"))
+        yield target
+
+
+def _drop_half_files(folder: Path) -> None:
+    """Remove what a killed `write_then_rename` left of the files of a batch."""
+    names = "|".join(map(re.escape, (*BATCH_TABLES, MARKER)))
+    unfinished = re.compile(rf"\.(?:{names})\.new-[0-9a-f]{{32}}(?:\.csv)?")
+    for entry in folder.iterdir():
+        if unfinished.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+
+
+def settle(out: Path) -> None:
+    """Finish or undo what a killed run left of a directory, unless a run is writing it now.
+
+    Parameters
+    ----------
+    out : path
+        A directory that `publish` filled, or was filling.
+    """
+    with contextlib.suppress(ConfigError), _locked(out):
+        _recover(out)
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether everything that was published in a directory is still there.
+
+    Parameters
+    ----------
+    folder : path
+        The directory.
+
+    Returns
+    -------
+    bool
+    """
+    ours = _ours(folder)
+    return bool(ours) and all(os.path.lexists(folder / name) for name in ours)
+
+
+def write_then_rename(target: Path, write: Callable[[str], Any]) -> None:
+    """Write a file beside its target and rename it, so that no half a file is ever seen.
+
+    Parameters
+    ----------
+    target : path
+        The file to make or to replace.
+    write : callable
+        Gets the path of the file to write, which has the suffix of `target`.
+    """
+    temporary = target.with_name(f".{target.name}.new-{uuid.uuid4().hex}{target.suffix}")
+    try:
+        write(str(temporary))
+        _sync(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _target(out: str | os.PathLike[str]) -> Path:
@@ -132,15 +231,27 @@ def _recover(target: Path) -> None:
 
 def _check_ours(target: Path) -> None:
     """Refuse a directory that holds anything which stemdisp did not write."""
-    found = _files_in(target)
-    marker = target / MARKER
-    ours = set(marker.read_text(encoding="utf-8").splitlines()) if marker.is_file() else set()
-    foreign = sorted(found - ours - {MARKER})
-    if foreign:
+    ours = _ours(target)
+    if "fields.csv" in ours:
         raise ConfigError(
-            f"output {str(target)!r} holds {foreign[0]!r}, which stemdisp did not write; "
-            "move it away or name another directory"
+            f"output {str(target)!r} holds the results of many fields; name another directory"
         )
+    foreign = sorted(_files_in(target) - ours - {MARKER})
+    if foreign:
+        raise _not_ours(target, foreign[0])
+
+
+def _ours(folder: Path) -> set[str]:
+    """Read the list of what stemdisp wrote into a directory."""
+    marker = folder / MARKER
+    return set(marker.read_text(encoding="utf-8").splitlines()) if marker.is_file() else set()
+
+
+def _not_ours(target: Path, name: str) -> ConfigError:
+    return ConfigError(
+        f"output {str(target)!r} holds {name!r}, which stemdisp did not write; "
+        "move it away or name another directory"
+    )
 
 
 def _files_in(folder: Path) -> set[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stemdisp._field_columns import FIELD_COLUMNS
+
 
 @dataclass(frozen=True)
 class ColumnSpec:
@@ -353,4 +355,8 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         "mean occupancy of planes 1 to 3 on this frame alone",
     ),
     ColumnSpec(_F, "occupancy1_err", "", "float64", "dose", "standard error of occupancy1"),
+    *(
+        ColumnSpec("fields", name, unit, dtype, "batch", meaning)
+        for name, unit, dtype, meaning in FIELD_COLUMNS
+    ),
 )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stemdisp import __version__, statistics, tables
+from stemdisp._provenance import settings_of, sha256_of
 from stemdisp.interpret import interpret_displacement
 from stemdisp.load import dose_of
 from stemdisp.polarisation import charges_of
@@ -77,6 +76,7 @@ def build_summary(
         "schema": SCHEMA,
         "stemdisp": __version__,
         "input": _input(source, kind, result.config.input.path if from_file else ()),
+        "configuration": settings_of(result.config),
         "pixel_size_A": list(result.pixel_size_A),
         "lattice": _lattice(result),
         "interface": _interface(result),
@@ -108,13 +108,6 @@ def build_summary(
 
 def _input(source: Signal2D, kind: str, files: tuple[str, ...]) -> dict[str, Any]:
     paths = list(files)
-    digest = hashlib.sha256()
-    for path in paths:
-        file = Path(path.split("::")[0])
-        if file.is_file():
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
     shape = [int(n) for n in source.data.shape]
     return {
         "path": paths,
@@ -122,7 +115,7 @@ def _input(source: Signal2D, kind: str, files: tuple[str, ...]) -> dict[str, Any
         "kind": kind,
         "shape": shape,
         "n_frames": shape[0] if kind == "stack" else 1,
-        "sha256": digest.hexdigest() if paths else None,
+        "sha256": sha256_of(paths) if paths else None,
     }
 
 

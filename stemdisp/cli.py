@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 import traceback
-import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -22,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from stemdisp import __version__
-from stemdisp.errors import ConfigError, StemdispError
+from stemdisp.errors import ConfigError, DataError, explain
 
 
 class _RunCommand(click.Command):
@@ -88,7 +86,8 @@ def cli() -> None:
     "inputs",
     multiple=True,
     metavar="PATH ...",
-    help="Data files instead of those of the configuration: one, or all frames of a series.",
+    help="Data files instead of those of the configuration: one, or all frames of a series. A "
+    "quoted pattern ('dir/*.emd') analyses every file that it matches as a field of its own.",
 )
 @click.option("--output", metavar="DIR", help="Where to write. Default: results/NAME of CONFIG.")
 @click.option("--scheduler", metavar="ADDRESS", help="Reserved for distributed runs.")
@@ -102,6 +101,7 @@ def run(
     quiet: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
     """Run the analysis that the file CONFIG describes."""
+    from stemdisp._patterns import is_pattern
     from stemdisp.config import load_config, with_input
 
     if scheduler is not None:
@@ -112,6 +112,9 @@ def run(
     if inputs:
         settings = with_input(settings, inputs)
     target = Path(output) if output else Path("results", Path(config).stem)
+    if any(map(is_pattern, settings.input.path)):
+        _analyse_fields(settings, target, quiet=quiet)
+        return
     summary = _analyse(settings, target, quiet=quiet)
     if not quiet:
         click.echo(summary)
@@ -128,6 +131,28 @@ def _analyse(settings: Any, target: Path, *, quiet: bool) -> str:
         result = pipeline.run(settings, progress=not quiet)
         report.write(result, folder, progress=not quiet)
         return report.text_summary(result)
+
+
+def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> None:
+    """Analyse every file that the patterns mean, on `executor` or here; tell how it went."""
+    from stemdisp._patterns import expand
+
+    paths = expand(settings.input.path, leave_out=target)
+    from stemdisp.batch import run_fields  # heavy
+
+    options = {"executor": executor, "progress": not quiet, "tell": None if quiet else click.echo}
+    try:
+        table = run_fields(settings, paths, target, **options)
+    except KeyboardInterrupt:
+        _fail("stopped; what is finished stays, and the same command goes on from there", 130)
+    if not quiet:
+        click.echo(f"Table: {target / 'fields.csv'}")
+    failed = table[table["status"] == "failed"]
+    if len(failed):
+        raise DataError(
+            f"{len(failed)} of {len(table)} fields failed, first {failed['field'].iloc[0]}: "
+            f"{failed['message'].iloc[0]}; all are in {target / 'fields.csv'}"
+        )
 
 
 @cli.command()
@@ -170,6 +195,8 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     What is not given is that of the preset. With --multislice OUT holds the counts of the four
     segments, to be analysed with kind = "dpc-segments" (pip install 'stemdisp[simulate]').
     """
+    from stemdisp._publish import write_then_rename
+
     target = Path(out)
     if target.suffix != ".hspy":
         raise ConfigError(f"OUT = {out!r} must end in .hspy; rename it")
@@ -184,8 +211,8 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     except (ValueError, ImportError) as err:
         raise ConfigError(str(err)) from err
     truth_path = target.with_suffix(".truth.csv")
-    _write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
-    _write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
+    write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
+    write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
     click.echo(f"Wrote {target} and {truth_path}")
 
 
@@ -254,16 +281,6 @@ def _multislice(given: dict[str, Any]) -> tuple[Any, Any]:
         )
 
 
-def _write_then_rename(target: Path, write: Callable[[str], Any]) -> None:
-    """Write a file beside its target and rename it, so that no half a file is ever seen."""
-    temporary = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
-    try:
-        write(str(temporary))
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
@@ -289,15 +306,12 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.exit(2)
     except click.ClickException as err:
         _fail(err.format_message(), 2, debug=debug)
-    except StemdispError as err:
-        _fail(str(err), err.exit_status, debug=debug)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped; nothing was changed", 130, debug=debug)
-    except OSError as err:
-        _fail(f"{err.filename or 'a file'}: {err.strerror or err}", 3, debug=debug)
     except Exception as err:  # noqa: BLE001 - the last resort turns a defect into one line
-        what = f"internal error: {type(err).__name__}: {err}; run again with --debug and report it"
-        _fail(what, 1, debug=debug)
+        what, status = explain(err)
+        hint = "; run again with --debug and report it" if status == 1 else ""
+        _fail(what + hint, status, debug=debug)
     sys.exit(0)
 
 
@@ -321,7 +335,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _fail(message: str, status: int, *, debug: bool) -> NoReturn:
+def _fail(message: str, status: int, *, debug: bool = False) -> NoReturn:
     """Print one line on stderr (with ``--debug`` the traceback before it) and exit."""
     if debug:
         traceback.print_exc()

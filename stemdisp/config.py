@@ -46,7 +46,8 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         _key(
             "path, or list of paths",
             "The data: any image file that HyperSpy/RosettaSciIO reads. Several files are the "
-            "frames of one series, or the segments of a detector. A relative path starts at the "
+            "frames of one series, or the segments of a detector. A pattern with * ? or [ makes "
+            "every file that it matches a field of its own. A relative path starts at the "
             "working directory; where nothing is there, at the configuration file's folder, then "
             "at that folder's parent. FILE::NAME picks one of several signals in a file.",
         ),

@@ -19,3 +19,27 @@ class DataError(StemdispError):
     """The data cannot be read, or they do not support the analysis."""
 
     exit_status = 3
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """Say in one line what went wrong, and with which exit status.
+
+    Parameters
+    ----------
+    error : Exception
+        Any; what is neither meant for the user nor the system's is a defect of stemdisp.
+
+    Returns
+    -------
+    text : str
+        One line.
+    status : int
+        1 for a defect.
+    """
+    if isinstance(error, StemdispError):
+        text, status = str(error), error.exit_status
+    elif isinstance(error, OSError):
+        text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 3
+    else:
+        text, status = f"internal error: {type(error).__name__}: {error}", 1
+    return " ".join(text.split()), status

@@ -115,6 +115,23 @@ def run(
         return _run(chosen, signal, clock, bar)
 
 
+def check_settings(config: Config) -> None:
+    """Raise, before any data are read, what would end every run with this configuration.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+
+    Raises
+    ------
+    ConfigError, DataError
+        The crystal, or a file that is named beside the data, cannot be used.
+    """
+    _project(config)
+    _curve(config)
+
+
 def _as_config(given: Any) -> Config:
     if given is None:
         return Config()

@@ -246,3 +246,9 @@ def test_charges_and_a_curve_survive_the_way_to_the_report(tmp_path):
     # found beside the configuration
     assert config.analysis.occupancy_calibration == str(tmp_path / "curve.csv")
     assert config_from_dict(tomllib.loads(config_toml(config))) == config
+
+
+def test_a_file_name_that_is_no_text_can_be_written():
+    config = with_input(Config(), ("a\udcff.npy",))
+    read = tomllib.loads(config_toml(config))
+    assert read["input"]["path"] == ["a\\udcff.npy"]

@@ -123,10 +123,11 @@ def config_toml(config: Any) -> str:
     str
         One table per section.
     """
-    from stemdisp.config import config_to_dict
+    from stemdisp.config import config_to_dict, with_input
 
     lines = []
-    for section, keys in config_to_dict(config).items():
+    paths = tuple(path.encode(**TEXT).decode() for path in config.input.path)
+    for section, keys in config_to_dict(with_input(config, paths)).items():
         lines.append(f"[{section}]")
         lines += [f"{key} = {_toml(value)}" for key, value in keys.items() if value is not None]
         lines.append("")
