@@ -63,7 +63,7 @@ def choose(found: Sequence[RawSignal], *, wanted: str = "", kind: str = "auto") 
         if chosen is None:
             chosen = _unnamed_segments(found, named, wanted)
     elif kind == "auto":
-        chosen = only_idpc(named) or _vector(named) or _segments(named)
+        chosen = only_idpc(named) or _segments(named) or _vector(named)
         if chosen is None:
             chosen = _images(found, named, wanted)
     else:

@@ -113,9 +113,7 @@ def mean_of(
 
 def assembled(
     sums: np.ndarray, counts: np.ndarray
-) -> tuple[
-    np.ndarray, tuple[np.ndarray, np.ndarray] | None, tuple[np.ndarray, np.ndarray] | None
-]:
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None, tuple[np.ndarray, np.ndarray] | None]:
     """Mean, noise of the mean, and the means of the halves."""
     total = counts.sum(axis=0)
     image = np.where(total > 0, sums.sum(axis=0) / np.maximum(total, 1.0), np.nan)

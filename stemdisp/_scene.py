@@ -40,6 +40,7 @@ class Scene:
     stated: tuple[float, float] | None
     config: Config
     curve: OccupancyCurve | None = None
+    noise_psd: tuple[np.ndarray, np.ndarray] | None = None
 
     def calibrated(self) -> tuple[Scene, list[dict[str, str]]]:
         """Settle the pixel size with the lattice as it stands."""
@@ -70,7 +71,7 @@ def fit_crystal(
         "pixel_size": scene.size,
         "noise": scene.config.refine.noise,
         "mask": crystal_mask(bright, scene.lattice, interface, scale),
-        "noise_psd": None if registration is None else registration.noise_psd,
+        "noise_psd": scene.noise_psd,
     }
     columns = refine_columns(bright, seeds, **options)
     marker = scene.config.crystal.cage.split("/")[0]

@@ -266,7 +266,7 @@ def integrate_dpc(
     )
     if not hasattr(segments, "axes_manager"):
         return result.image
-    return _as_signal(result, segments, high_pass_A)
+    return dpc_signal(result, segments, high_pass_A=high_pass_A)
 
 
 def integrate_gradient(
@@ -369,8 +369,22 @@ def _pixel_size(
     return None if len(size) != 2 or None in size else (size[0], size[1])
 
 
-def _as_signal(result: Dpc, segments: Any, high_pass_A: float | None) -> Any:
-    """Wrap the image as a Signal2D with the signal axes of the segments."""
+def dpc_signal(result: Dpc, segments: Any, *, high_pass_A: float | None = None) -> Any:
+    """Wrap the integrated image as a signal.
+
+    Parameters
+    ----------
+    result : Dpc
+    segments : Signal2D
+        What it was made of: its signal axes are kept.
+    high_pass_A : float, optional
+        What was taken off.
+
+    Returns
+    -------
+    Signal2D
+        With ``metadata.stemdisp.dpc``.
+    """
     from hyperspy.signals import Signal2D
 
     signal = Signal2D(result.image)

@@ -47,8 +47,8 @@ def load(
         One file, or several whose images are stacked in the given order. ``"FILE::NAME"`` picks
         the signals whose title is NAME, or else starts with it, from a file that holds several.
         Of a file without such a name, "auto" takes what is there first of: an image called iDPC;
-        a DPC vector (a complex signal ``DPC``, or images ``DPCx`` and ``DPCy``); a full set of
-        segments (titles that end in A, B, C, D after the same words); its only image.
+        a full set of segments (titles that end in A, B, C, D after the same words); a DPC vector
+        (a complex signal ``DPC``, or images ``DPCx`` and ``DPCy``); its only image.
     pixel_size : float or (float, float), optional
         Pixel size in angstrom (x, y), instead of that of the file.
     lazy : bool

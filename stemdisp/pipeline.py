@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from stemdisp import statistics, tables
+from stemdisp._acquire import acquire, open_input
 from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
 from stemdisp.dose import measure_frames
-from stemdisp.dpc import integrate_dpc
 from stemdisp.errors import DataError
 from stemdisp.find import (
     find_unexpected,
@@ -28,11 +29,11 @@ from stemdisp.find import (
 from stemdisp.interface import find_interface
 from stemdisp.interpret import read_planes
 from stemdisp.lattice import find_lattice
-from stemdisp.load import classify, load, signal_pixel_size_A
+from stemdisp.load import classify, signal_pixel_size_A
 from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes, plane_correlation
 from stemdisp.polarisation import charges_of, polarisation
-from stemdisp.register import Registration, align_stack
+from stemdisp.register import Registration
 from stemdisp.response import OccupancyCurve, choose_curve, is_calibrated
 from stemdisp.result import Result
 from stemdisp.sublattice import measure_displacements
@@ -78,6 +79,7 @@ def run(
     *,
     settings: Config | dict | None = None,
     progress: bool = False,
+    executor: Executor | None = None,
 ) -> Result:
     """Analyse an image or a stack from beginning to end.
 
@@ -89,6 +91,9 @@ def run(
         Configuration for a signal; defaults if not given.
     progress : bool
         Show a progress bar (on a terminal only).
+    executor : concurrent.futures.Executor, optional
+        Who does the work frame by frame, such as the `get_executor()` of a Dask client; threads
+        of this process by default. The results are the same.
 
     Returns
     -------
@@ -112,7 +117,7 @@ def run(
         threadpool_limits(1),
         tqdm(total=len(STAGES), disable=None if progress else True, leave=False) as bar,
     ):
-        return _run(chosen, signal, clock, bar)
+        return _run(chosen, signal, clock, bar, executor)
 
 
 def check_settings(config: Config) -> None:
@@ -140,21 +145,31 @@ def _as_config(given: Any) -> Config:
     return config_from_dict(given) if isinstance(given, dict) else load_config(Path(given))
 
 
-def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Result:
+def _run(
+    config: Config, signal: Signal2D | None, clock: Clock, bar: Any, executor: Executor | None
+) -> Result:
     warnings: list[dict[str, str]] = []
     with clock.stage("load", bar):
         projection = _project(config)
         curve = _curve(config)  # before anything takes time: its file may be wrong
         source = signal
         if source is None:
-            source = load(list(config.input.path), kind=config.input.kind)
+            source = open_input(config.input.path, config.input.kind)
         kind = classify(source, config.input.kind)
     with clock.stage("register", bar):
-        image, registration = _image(source, kind, bar, warnings)
+        seen = acquire(
+            source,
+            config.input.kind,
+            paths=None if signal is not None else config.input.path,
+            executor=executor,
+            progress=_steps(bar),
+        )
+        warnings += [{"code": code, "message": text} for code, text in seen.warnings]
     with clock.stage("lattice", bar):
-        scene = replace(_lattice(image, source, projection, config), curve=curve)
+        scene = _lattice(seen.image, source, projection, config)
+        scene = replace(scene, curve=curve, noise_psd=seen.noise_psd)
     with clock.stage("refine", bar):
-        scene, columns, film, halves = fit_crystal(scene, registration, warnings)
+        scene, columns, film, halves = fit_crystal(scene, seen.registration, warnings)
     lattice, interface, size = scene.lattice, scene.interface, scene.size
     with clock.stage("displacement", bar):
         columns, planes = _displacement(scene, columns, halves)
@@ -163,7 +178,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("statistics", bar):
         numbers = {} if interface is None else _statistics(scene, columns, planes)
     with clock.stage("dose", bar):
-        frames = _frames(scene, source, registration, columns, bar)
+        frames = _frames(scene, source, seen.registration, columns, bar)
     fit = columns.attrs["fit"]
     result = Result(
         config=config,
@@ -172,7 +187,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
         planes=tables.ordered(planes, "planes"),
         line_profile=tables.ordered(profile, "line_profile"),
         frames=frames,
-        image=np.asarray(image.data, dtype=np.float32),
+        image=np.asarray(seen.image.data, dtype=np.float32),
         residual=(fit.residual * lattice.sign).astype(np.float32),
         pixel_size_A=size,
         lattice=lattice,
@@ -189,7 +204,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
         result,
         fit=fit,
         displacements=columns.attrs["displacements"],
-        registration=registration,
+        registration=seen.registration,
         source=source,
         kind=kind,
         from_file=signal is None,
@@ -220,33 +235,9 @@ def _curve(config: Config) -> OccupancyCurve | None:
     )
 
 
-def _image(
-    source: Signal2D, kind: str, bar: Any, warnings: list[dict[str, str]]
-) -> tuple[Signal2D, Registration | None]:
-    """One image out of an image, a stack or segments."""
-    if kind == "image":
-        return source, None
-    if kind == "dpc-segments":
-        return integrate_dpc(source), None
-
-    registration = align_stack(
-        source, progress=lambda done, total: bar.set_postfix_str(f"{done}/{total}")
-    )
-    left_out = np.flatnonzero(~registration.used)
-    if left_out.size:
-        text = f"frames {', '.join(map(str, left_out))} fit the others badly and were left out"
-        warnings.append({"code": "frames-left-out", "message": text})
-    if registration.guard.get("ambiguous"):
-        warnings.append(
-            {
-                "code": "registration-ambiguous",
-                "message": "the frames could also be aligned a lattice vector off: too little but "
-                "periodic crystal is seen in them. Near an interface planes may then be mixed, and "
-                "errors and depths are not to be trusted; leave out noisy frames, or use a "
-                "higher dose per frame",
-            }
-        )
-    return registration.signal, registration
+def _steps(bar: Any) -> Callable[[int, int], None]:
+    """Show on the bar how many steps of a stage are done."""
+    return lambda done, total: bar.set_postfix_str(f"{done}/{total}")
 
 
 def _lattice(

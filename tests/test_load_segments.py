@@ -87,8 +87,11 @@ def test_what_a_file_with_everything_gives(tmp_path, image, segments):
     without = everything(image, segments)
     without.pop("iDPC")
     path = write_velox(tmp_path / "b.emd", without)
-    assert navigation(load(path)) == ["component"]
+    assert navigation(load(path)) == ["segment"]  # what was counted, before what was made of it
     assert navigation(load(path, kind="dpc-segments")) == ["segment"]
+    del without["DF4-C"]
+    path = write_velox(tmp_path / "c.emd", without)
+    assert navigation(load(path)) == ["component"]
 
 
 @pytest.mark.parametrize("kind", ["image", "stack"])

@@ -1,0 +1,192 @@
+"""What a run starts from: one image, out of an image, a series of frames, or detector segments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemdisp._dpcstack import align_segments, segment_series
+from stemdisp._source import FrameSource, frame_source
+from stemdisp.dpc import analyse_dpc, dpc_signal, is_vector
+from stemdisp.errors import DataError
+from stemdisp.load import classify, load, signal_pixel_size_A
+from stemdisp.register import Registration, align_frames, as_signal
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+# Files that together take more than this are first looked at, ...
+_LOOK_BYTES = 2**28
+# ... and what takes more than this in memory is read frame by frame.
+_HOLD_BYTES = 2**30
+_SIGN_SEEN = 3.0  # standard errors of the skewness
+_MUCH_CURL = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Acquired:
+    """The image to be analysed, and how it came about.
+
+    Attributes
+    ----------
+    image : Signal2D
+        Shape (ny, nx).
+    registration : Registration or None
+        Of a series.
+    noise_psd : tuple of ndarray or None
+        Spatial frequency (1/px) and power of the noise of the image, where the data tell it
+        apart from the image: by frames that differ, or by the curl of DPC vectors.
+    source : FrameSource or None
+        The frames of a series.
+    warnings : tuple of (code, message)
+    """
+
+    image: Signal2D
+    registration: Registration | None = None
+    noise_psd: tuple[np.ndarray, np.ndarray] | None = None
+    source: FrameSource | None = None
+    warnings: tuple[tuple[str, str], ...] = ()
+
+
+def open_input(paths: tuple[str, ...], kind: str) -> Signal2D:
+    """Load the input of a run, lazily if it is large.
+
+    Parameters
+    ----------
+    paths : tuple of str
+        As in the configuration.
+    kind : str
+        As in the configuration.
+
+    Returns
+    -------
+    Signal2D
+
+    Raises
+    ------
+    DataError
+        As `load`.
+    """
+    on_disk = 0
+    for path in paths:
+        file = path.partition("::")[0]
+        on_disk += os.path.getsize(file) if os.path.isfile(file) else 0
+    if on_disk > _LOOK_BYTES:
+        signal = load(list(paths), kind=kind, lazy=True)
+        series = signal.axes_manager.navigation_dimension > 0
+        if series and signal.data.nbytes > _HOLD_BYTES:
+            return signal
+    return load(list(paths), kind=kind)
+
+
+def acquire(
+    signal: Signal2D,
+    kind: str = "auto",
+    *,
+    paths: tuple[str, ...] | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Acquired:
+    """Make one image of what was loaded.
+
+    Parameters
+    ----------
+    signal : Signal2D
+        An image, a series, or segments.
+    kind : str
+        What it is; see `classify`.
+    paths : tuple of str, optional
+        The files behind a lazy signal, for workers on other machines to read.
+    executor : concurrent.futures.Executor, optional
+        Who does the work frame by frame.
+    progress : callable, optional
+        Called as ``progress(done, total)``.
+
+    Returns
+    -------
+    Acquired
+
+    Raises
+    ------
+    DataError
+        If the data cannot be used.
+    """
+    what = classify(signal, kind)
+    if what == "image":
+        return Acquired(signal)
+    lazy = not isinstance(signal.data, np.ndarray)
+    where: dict[str, Any] = {"kind": kind, "paths": paths if lazy else None}
+    rotation = signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None)
+    options: dict[str, Any] = {"executor": executor, "progress": progress}
+    try:
+        if what == "stack":
+            source = frame_source(signal, scan_rotation_deg=rotation, **where)
+            found = align_frames(source, **options)
+            image = as_signal(signal, found.image, found.origin_px)
+            return Acquired(image, found, found.noise_psd, source, tuple(_doubts(found)))
+        if signal.data.ndim == 3:
+            return _one_scan(signal)
+        series = segment_series(
+            signal.data,
+            step=signal_pixel_size_A(signal),
+            vector=is_vector(signal),
+            scan_rotation_deg=rotation,
+            **where,
+        )
+        found = align_segments(series, **options)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    image = as_signal(signal, found.image, found.origin_px)
+    return Acquired(image, found, found.noise_psd, series.source, tuple(_doubts(found)))
+
+
+def _one_scan(signal: Signal2D) -> Acquired:
+    """Integrate the segments of a single scan."""
+    result = analyse_dpc(signal)
+    warnings = []
+    if not result.sign_margin > _SIGN_SEEN:
+        warnings.append(
+            (
+                "dpc-sign",
+                "the segments hardly tell bright atoms from dark ones: the image may be turned "
+                "from bright to dark (by half a turn of the detector); integrate with a known "
+                "rotation (stemdisp.integrate_dpc) if atoms look dark",
+            )
+        )
+    if result.curl_fraction > _MUCH_CURL:
+        warnings.append(
+            (
+                "dpc-curl",
+                f"{result.curl_fraction:.0%} of the signal of the segments is curl, which no image "
+                "has: their order or directions may be wrong; give them in order around the "
+                "detector",
+            )
+        )
+    return Acquired(
+        dpc_signal(result, signal), noise_psd=result.noise_psd, warnings=tuple(warnings)
+    )
+
+
+def _doubts(found: Registration) -> list[tuple[str, str]]:
+    """Say what is doubtful about the registration."""
+    warnings = []
+    left_out = np.flatnonzero(~found.used)
+    if left_out.size:
+        text = f"frames {', '.join(map(str, left_out))} fit the others badly and were left out"
+        warnings.append(("frames-left-out", text))
+    if found.guard.get("ambiguous"):
+        warnings.append(
+            (
+                "registration-ambiguous",
+                "the frames could also be aligned a lattice vector off: too little but "
+                "periodic crystal is seen in them. Near an interface planes may then be mixed, and "
+                "errors and depths are not to be trusted; leave out noisy frames, or use a "
+                "higher dose per frame",
+            )
+        )
+    return warnings
