@@ -13,6 +13,7 @@ _TABLE_NOTES = {
     "planes": "`planes.csv`: one row per plane",
     "line_profile": "`line_profile.csv`: image intensity along a row of columns",
     "frames": "`frames.csv`: one row per frame (only for a series)",
+    "dose_series": "`dose_series.csv`: one row per point of the dose series and per cumulative mean",
 }
 
 

@@ -19,7 +19,7 @@ from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
-from stemdisp.dose import measure_frames
+from stemdisp.dose import FrameSeries, measure_frames
 from stemdisp.dpc import integrate_dpc
 from stemdisp.errors import DataError
 from stemdisp.find import (
@@ -144,7 +144,7 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
     with clock.stage("statistics", bar):
         numbers = {} if interface is None else _statistics(scene, columns, planes)
     with clock.stage("dose", bar):
-        frames = _frames(scene, source, registration, columns, bar)
+        series = _frames(scene, source, registration, (columns, film, halves), bar)
     fit = columns.attrs["fit"]
     result = Result(
         config=config,
@@ -152,7 +152,8 @@ def _run(config: Config, signal: Signal2D | None, clock: Clock, bar: Any) -> Res
         columns=tables.ordered(columns, "columns"),
         planes=tables.ordered(planes, "planes"),
         line_profile=tables.ordered(profile, "line_profile"),
-        frames=frames,
+        frames=None if series is None else tables.ordered(series.frames, "frames"),
+        dose_series=None if series is None else tables.ordered(series.series, "dose_series"),
         image=np.asarray(image.data, dtype=np.float32),
         residual=(fit.residual * lattice.sign).astype(np.float32),
         pixel_size_A=size,
@@ -359,20 +360,19 @@ def _frames(
     scene: Scene,
     source: Signal2D,
     registration: Registration | None,
-    columns: pd.DataFrame,
+    fitted: tuple[pd.DataFrame, pd.DataFrame, list[pd.DataFrame]],
     bar: Any,
-) -> pd.DataFrame | None:
-    """Per-frame table of a stack."""
+) -> FrameSeries | None:
+    """Per-frame table and dose series of a stack, from its columns, film and halves."""
     if registration is None:
         return None
-    frames = measure_frames(
+    columns, film, halves = fitted
+    return measure_frames(
         source,
         registration,
+        scene=scene,
         columns=columns,
-        lattice=scene.lattice,
-        projection=scene.projection,
-        pixel_size=scene.size,
-        config=scene.config,
+        film=film,
+        halves=halves,
         progress=lambda done, total: bar.set_postfix_str(f"{done}/{total}"),
     )
-    return tables.ordered(frames, "frames")

@@ -74,6 +74,38 @@ class Registration:
     signal: Any = None
     halves: tuple[np.ndarray, np.ndarray] | None = None
 
+    def placed(self, frame: np.ndarray, k: int) -> np.ndarray:
+        """Sample a frame on the pixels of `image`.
+
+        Parameters
+        ----------
+        frame : ndarray, shape (ny, nx)
+            Frame `k` of the stack; NaN where it measured nothing.
+        k : int
+            Its number.
+
+        Returns
+        -------
+        ndarray
+            As large as `image`; NaN beyond the frame and around its NaN pixels.
+        """
+        size = np.array(self.image.shape[::-1])
+        start = np.array(self.origin_px) + self.shifts_px[k]
+        valid = np.isfinite(frame)
+        filled = frame if valid.all() else np.where(valid, frame, np.median(frame[valid]))
+        # Cubic, but pixels that a bad one touches through linear interpolation are left out.
+        part = np.full(self.image.shape, np.nan)
+        inner = cut_out(filled, start, size)
+        part[: inner.shape[0], : inner.shape[1]] = inner
+        if not valid.all():
+            good = cut_out(valid.astype(float), start, size, order=1) > 0.999
+            part[: good.shape[0], : good.shape[1]][~good] = np.nan
+        for axis, (first, n) in enumerate(zip(start[::-1], frame.shape, strict=True)):
+            at = first + np.arange(part.shape[axis])
+            beyond = (at < -1e-6) | (at > n - 1 + 1e-6)
+            part[(slice(None),) * axis + (beyond,)] = np.nan
+        return part
+
 
 def align_stack(
     stack: Any,

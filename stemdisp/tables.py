@@ -123,7 +123,7 @@ def specs(table: str) -> dict[str, ColumnSpec]:
 
     Parameters
     ----------
-    table : {"columns", "planes", "line_profile", "frames"}
+    table : {"columns", "planes", "line_profile", "frames", "dose_series"}
         Which table.
 
     Returns

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from _known_images import PIXEL_A, kto, simulated
 
+from stemdisp._scene import Scene
 from stemdisp.config import config_from_dict
 from stemdisp.dose import measure_frames
 from stemdisp.find import crystal_mask, find_columns
@@ -41,7 +42,7 @@ def series():
     return Signal2D(np.stack(parts).astype(np.float32)), columns, lattice, shifts
 
 
-def measure(series, *, used=(True, True, True), shifts=None, columns=None):
+def measure(series, *, used=(True, True, True), shifts=None, columns=None, executor=None):
     stack, found, lattice, true_shifts = series
     registration = Registration(
         shifts_px=true_shifts if shifts is None else shifts,
@@ -53,20 +54,14 @@ def measure(series, *, used=(True, True, True), shifts=None, columns=None):
         n_used=int(np.sum(used)),
         guard={},
     )
-    return measure_frames(
-        stack,
-        registration,
-        columns=found if columns is None else columns,
-        lattice=lattice,
-        projection=kto(),
-        pixel_size=(PIXEL_A, PIXEL_A),
-        config=CONFIG,
-    )
+    scene = Scene(None, lattice, kto(), None, (PIXEL_A, PIXEL_A), None, CONFIG)
+    columns = found if columns is None else columns
+    return measure_frames(stack, registration, scene=scene, columns=columns, executor=executor)
 
 
 @pytest.fixture(scope="module")
 def measured(series):
-    return measure(series)
+    return measure(series).frames
 
 
 def test_every_frame_gives_its_own_displacement(measured):
@@ -88,13 +83,13 @@ def test_every_frame_gives_its_own_occupancy(measured):
 
 def test_drift_is_what_makes_frames_comparable(series, measured):
     # Negative control: where the drift is ignored, the drifted frame is not described any more.
-    still = measure(series, used=(False, True, False), shifts=np.zeros((3, 2)))
+    still = measure(series, used=(False, True, False), shifts=np.zeros((3, 2))).frames
     wrong = abs(still["delta1_A"][1] - 0.54)
     assert not wrong < 3 * abs(measured["delta1_A"][1] - 0.54) + 0.03 or np.isnan(wrong)
 
 
 def test_frames_left_out_stay_empty(series, measured):
-    out = measure(series, used=(True, False, False))
+    out = measure(series, used=(True, False, False)).frames
     assert out.loc[1:, NAMES].isna().all(axis=None)
     pd.testing.assert_frame_equal(out.loc[:0, NAMES], measured.loc[:0, NAMES])
     assert list(out["frame"]) == [0, 1, 2]
@@ -103,4 +98,4 @@ def test_frames_left_out_stay_empty(series, measured):
 def test_without_interface_there_is_no_first_plane(series):
     columns = series[1].assign(N=pd.array([pd.NA] * len(series[1]), dtype="Int64"))
     out = measure(series, columns=columns)
-    assert out[NAMES].isna().all(axis=None)
+    assert out.frames[NAMES].isna().all(axis=None) and out.series.empty

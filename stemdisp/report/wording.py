@@ -49,7 +49,7 @@ def first_plane(result: Any) -> pd.Series | None:
 
 
 def sentences(result: Any) -> list[str]:
-    """Return the answer in three sentences with numbers.
+    """Return the answer in three sentences with numbers, and a fourth on a series' damage.
 
     Parameters
     ----------
@@ -60,12 +60,14 @@ def sentences(result: Any) -> list[str]:
     -------
     list of str
         With an interface: the displacement and its decay, the two depths and their difference,
-        and what the data do not support. Without: the displacements, their scatter, and that no
-        depth is given.
+        and what the data do not support; of a series of frames, whether it shows damage by the
+        beam. Without: the displacements, their scatter, and that no depth is given.
     """
     if result.interface is None:
         return _without_interface(result)
-    return [_displacement(result), _depths(result), _unsupported(result)]
+    damage = get(result, "dose_series", "text")
+    said = [f"Damage by the beam: {damage}."] if damage else []
+    return [_displacement(result), _depths(result), _unsupported(result), *said]
 
 
 def _displacement(result: Any) -> str:
