@@ -228,14 +228,16 @@ def plot_dose(result: Any, *, which: str = "displacement", ax: Axes | None = Non
     alone = (series["kind"] == "point").to_numpy(dtype=bool)
     color = colors.get(st.displaced_species(result) if name == "delta1" else anion, st.INK)
     one = "frames" if (series.loc[alone, "n_frames"] == 1).all() else "groups of frames"
-    for part, style in (
-        (alone, {"fmt": "o", "ms": 4.6, "mfc": color, "label": f"single {one}", "zorder": 3}),
-        (~alone, {"fmt": "D", "ms": 4.2, "mfc": "white", "label": "mean from the start on"}),
+    # the first mean may be the first point
+    means = ~alone & (series["last_frame"] > series.loc[alone, "last_frame"].min()).to_numpy()
+    for part, edge, style in (
+        (means, st.FAINT, {"fmt": "D", "ms": 4.0, "mfc": "white", "label": "mean from the start"}),
+        (alone, st.INK, {"fmt": "o", "ms": 4.6, "mfc": color, "label": f"single {one}"}),
     ):
         if part.any():
             y, bar = (series.loc[part, c].to_numpy(dtype=float) for c in (value, error))
-            edge = {"mec": st.INK, "mew": 0.7, "ecolor": st.INK, "elinewidth": 0.9}
-            ax.errorbar(x[part], y, yerr=bar, capsize=2.0, **edge, **style)
+            line = {"mec": edge, "mew": 0.8, "ecolor": edge, "elinewidth": 0.9, "capsize": 2.0}
+            ax.errorbar(x[part], y, yerr=bar, zorder=3 if part is alone else 2, **line, **style)
     quantity = "δ(1) (Å)" if which == "displacement" else f"{anion} occupancy, N = 1 to 3"
     label = "cumulative dose (e/Å²)" if is_dose else "frames scanned"
     ax.set(xlabel=label, ylabel=quantity)
@@ -274,7 +276,7 @@ def _trend(
     )
     text = num.measured(line.slope * step, line.slope_err * step, unit)
     ax.set_title(f"slope: {text} {per}", loc="left")
-    ax.legend(loc="best")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 def _frames(result: Any, needed: str) -> pd.DataFrame:

@@ -146,7 +146,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         "planes": rows.planes_rows(result),
         "frames": rows.frames_rows(result),
         "dose": rows.dose_rows(result),
-        "dose_text": wording.sentences(result)[-1] if get(result, "dose_series") else "",
+        "dose_text": wording.damage(result),
         "dose_step": str(get(result, "dose_series", "slope_per") or "").replace("A^2", "Å²"),
         "quality": rows.quality_rows(result),
         "n_columns": len(st.table(result, "columns")),

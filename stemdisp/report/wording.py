@@ -65,9 +65,15 @@ def sentences(result: Any) -> list[str]:
     """
     if result.interface is None:
         return _without_interface(result)
-    damage = get(result, "dose_series", "text")
-    said = [f"Damage by the beam: {damage}."] if damage else []
+    said = [damage(result)] if get(result, "dose_series") else []
     return [_displacement(result), _depths(result), _unsupported(result), *said]
+
+
+def damage(result: Any) -> str:
+    """Return what a dose series says of damage by the beam, in one sentence."""
+    text = str(get(result, "dose_series", "text") or UNKNOWN)
+    start = "Whether the beam damages the specimen, the data" if UNKNOWN in text else ""
+    return f"{start or 'Damage by the beam is'} {text}."
 
 
 def _displacement(result: Any) -> str:
