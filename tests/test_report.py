@@ -330,7 +330,7 @@ def test_damage_is_said_in_the_answer_on_the_page_and_without_enough_frames():
     last = report.sentences(changed(result, summary={"dose_series": found}))[-1]
     assert last.startswith("Damage by the beam is seen: over 4000 e/Å² δ(1) falls by 0.200 ±")
     shown = rows.dose_rows(changed(result, summary={"dose_series": found}))
-    assert shown[0][:2] == ["δ(1)", f"{MINUS}0.050 ± 0.010 Å"] and shown[0][2] == "0.003"
+    assert shown[0][:2] == ["δ(1)", f"{MINUS}0.050 ± 0.010 Å"] and shown[0][2] == "0.0034"
     assert shown[0][3].startswith(f"{MINUS}0.20 ±") and shown[0][4].startswith("0.540 ±")
     few = judge_damage(loss.iloc[:3], doses=result.frames["dose_e_per_A2"])
     short = changed(result, summary={"dose_series": few})
