@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from stemdisp._dpcstack import align_segments, segment_series
 from stemdisp._source import FrameSource, frame_source
 from stemdisp.dpc import analyse_dpc, dpc_signal, is_vector
 from stemdisp.errors import DataError
-from stemdisp.load import classify, load, signal_pixel_size_A
+from stemdisp.load import classify, dose_of, load, signal_pixel_size_A
 from stemdisp.register import Registration, align_frames, as_signal
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Acquired:
         Spatial frequency (1/px) and power of the noise of the image, where the data tell it
         apart from the image: by frames that differ, or by the curl of DPC vectors.
     source : FrameSource or None
-        The frames of a series.
+        The frames of a series, with their doses where the file states them.
     warnings : tuple of (code, message)
     """
 
@@ -119,35 +119,40 @@ def acquire(
     what = classify(signal, kind)
     if what == "image":
         return Acquired(signal)
+    if what == "dpc-segments" and signal.data.ndim == 3:
+        return _one_scan(signal)
     lazy = not isinstance(signal.data, np.ndarray)
-    where: dict[str, Any] = {"kind": kind, "paths": paths if lazy else None}
-    rotation = signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None)
+    where: dict[str, Any] = {
+        "kind": kind,
+        "paths": paths if lazy else None,
+        "scan_rotation_deg": signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None),
+    }
     options: dict[str, Any] = {"executor": executor, "progress": progress}
     try:
         if what == "stack":
-            source = frame_source(signal, scan_rotation_deg=rotation, **where)
+            source = frame_source(signal, **where)
             found = align_frames(source, **options)
-            image = as_signal(signal, found.image, found.origin_px)
-            return Acquired(image, found, found.noise_psd, source, tuple(_doubts(found)))
-        if signal.data.ndim == 3:
-            return _one_scan(signal)
-        series = segment_series(
-            signal.data,
-            step=signal_pixel_size_A(signal),
-            vector=is_vector(signal),
-            scan_rotation_deg=rotation,
-            **where,
-        )
-        found = align_segments(series, **options)
+        else:
+            step, vector = signal_pixel_size_A(signal), is_vector(signal)
+            series = segment_series(signal.data, step=step, vector=vector, **where)
+            source, found = series.source, align_segments(series, **options)
     except ValueError as error:
         raise DataError(str(error)) from error
-    image = as_signal(signal, found.image, found.origin_px)
-    return Acquired(image, found, found.noise_psd, series.source, tuple(_doubts(found)))
+    return Acquired(
+        image=as_signal(signal, found.image, found.origin_px),
+        registration=found,
+        noise_psd=found.noise_psd,
+        source=replace(source, dose=dose_of(signal, len(source))),
+        warnings=tuple(_doubts(found)),
+    )
 
 
 def _one_scan(signal: Signal2D) -> Acquired:
     """Integrate the segments of a single scan."""
-    result = analyse_dpc(signal)
+    try:
+        result = analyse_dpc(signal)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     warnings = []
     if not result.sign_margin > _SIGN_SEEN:
         warnings.append(

@@ -8,7 +8,7 @@ import numpy as np
 
 from stemdisp import _plot_numbers as num
 from stemdisp import _plot_style as st
-from stemdisp import tables
+from stemdisp import damage, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,12 +194,12 @@ def plot_registration(result: Any, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_dose(result: Any, *, which: str = "displacement", ax: Axes | None = None) -> Axes:
-    """Draw what single frames show, against the dose where it is known, with its trend.
+    """Draw what parts of a series show against the dose, and the value at zero dose.
 
     Parameters
     ----------
     result : Result
-        A finished run on a stack with per-frame results.
+        A finished run on a stack with a dose series.
     which : {"displacement", "occupancy"}
         delta of plane 1, or the mean occupancy of planes 1 to 3.
     ax : matplotlib Axes, optional
@@ -208,71 +208,75 @@ def plot_dose(result: Any, *, which: str = "displacement", ax: Axes | None = Non
     Returns
     -------
     matplotlib Axes
-        delta(1) in angstrom, or the occupancy, with standard errors, against the cumulative dose
-        or against the frame number. The title states the slope of a weighted straight line.
+        delta(1) in angstrom, or the occupancy, with standard errors, against the cumulative dose,
+        or against the number of frames where no dose is stated: points, cumulative means (open),
+        the straight line through the points with its standard error, and where it starts. The
+        title states its slope.
     """
     if which not in ("displacement", "occupancy"):
         raise ValueError(
             f'which = {which!r} is not "displacement" or "occupancy"; use one of these'
         )
     name = "delta1" if which == "displacement" else "occupancy1"
-    value_name = f"{name}_A" if which == "displacement" else name
-    frames = _frames(result, value_name)
+    value, error, _ = damage.QUANTITIES[name]
+    series = result.dose_series
+    if series is None or not series[value].notna().any():
+        raise ValueError(f"result.dose_series has no {value}; this plot needs a stack of frames")
     ax = st.new_axes() if ax is None else ax
     anion, colors = st.anion_species(result) or "O", st.species_colors(result)
-    x, label, step = _exposure(frames)
-    value = frames[value_name].to_numpy(dtype=float)
-    error_name = f"{name}_err_A" if which == "displacement" else f"{name}_err"
-    error = frames[error_name].to_numpy(dtype=float) if error_name in frames else None
-    ax.errorbar(
-        x,
-        value,
-        yerr=error,
-        fmt="o",
-        ms=4.6,
-        mfc=colors.get(st.displaced_species(result) if name == "delta1" else anion, st.INK),
-        mec=st.INK,
-        mew=0.7,
-        ecolor=st.INK,
-        elinewidth=1.0,
-        capsize=2.5,
-    )
-    quantity = "δ(1) of one frame (Å)"
-    if which == "occupancy":
-        quantity = f"{anion} occupancy of one frame\n(mean of N = 1 to 3)"
+    x, is_dose = damage.exposure_of(series)
+    alone = (series["kind"] == "point").to_numpy(dtype=bool)
+    color = colors.get(st.displaced_species(result) if name == "delta1" else anion, st.INK)
+    one = "frames" if (series.loc[alone, "n_frames"] == 1).all() else "groups of frames"
+    # the first mean may be the first point
+    means = ~alone & (series["last_frame"] > series.loc[alone, "last_frame"].min()).to_numpy()
+    for part, edge, style in (
+        (means, st.FAINT, {"fmt": "D", "ms": 4.0, "mfc": "white", "label": "mean from the start"}),
+        (alone, st.INK, {"fmt": "o", "ms": 4.6, "mfc": color, "label": f"single {one}"}),
+    ):
+        if part.any():
+            y, bar = (series.loc[part, c].to_numpy(dtype=float) for c in (value, error))
+            line = {"mec": edge, "mew": 0.8, "ecolor": edge, "elinewidth": 0.9, "capsize": 2.0}
+            ax.errorbar(x[part], y, yerr=bar, zorder=3 if part is alone else 2, **line, **style)
+    quantity = "δ(1) (Å)" if which == "displacement" else f"{anion} occupancy, N = 1 to 3"
+    label = "cumulative dose (e/Å²)" if is_dose else "frames scanned"
     ax.set(xlabel=label, ylabel=quantity)
-    if error is not None:
-        _trend(ax, (x, value, error), step, "Å" if which == "displacement" else "")
+    level = float(result.config.analysis.confidence)
+    line = damage.line_of(series, name, confidence=level)
+    step = (damage.PER_DOSE, "per 1000 e/Å²") if is_dose else (1.0, "per frame")
+    _trend(ax, line, (np.array([0.0, np.nanmax(x)]), *step), "Å" if name == "delta1" else "")
     return ax
 
 
-def _exposure(frames: pd.DataFrame) -> tuple[np.ndarray, str, tuple[float, str]]:
-    """Return dose or frame number with its label, and the step that a slope is given for."""
-    if "dose_e_per_A2" in frames and frames["dose_e_per_A2"].notna().all():
-        dose = frames["dose_e_per_A2"].cumsum().to_numpy(dtype=float)
-        return dose, "cumulative dose (e/Å²)", (1000.0, "per 1000 e/Å²")
-    return frames["frame"].to_numpy(dtype=float), "frame", (1.0, "per frame")
-
-
 def _trend(
-    ax: Axes, data: tuple[np.ndarray, np.ndarray, np.ndarray], step: tuple[float, str], unit: str
+    ax: Axes, line: damage.Line | None, where: tuple[np.ndarray, float, str], unit: str
 ) -> None:
-    """Draw a weighted straight line and state its slope with the error from the bars alone."""
-    keep = np.all(np.isfinite(data), axis=0) & (data[2] > 0)
-    x, value, error = (part[keep] for part in data)
-    if x.size < 3 or np.ptp(x) == 0:
+    """Draw the line, its band and its start, and state its slope."""
+    if line is None:
         ax.set_title(f"slope: {num.UNKNOWN}", loc="left")
         return
-    # About the mean, where the slope and the constant do not pull at each other.
-    middle = x.mean()
-    weight = 1.0 / error
-    design = np.stack([(x - middle) * weight, weight], axis=1)
-    covariance = np.linalg.inv(design.T @ design)
-    slope, level = covariance @ (design.T @ (value * weight))
-    ends = np.array([x.min(), x.max()])
-    ax.plot(ends, level + slope * (ends - middle), color=st.BLUE, lw=1.3, zorder=1)
-    text = num.measured(slope * step[0], np.sqrt(covariance[0, 0]) * step[0], unit)
-    ax.set_title(f"slope: {text} {step[1]}", loc="left")
+    ends, step, per = where
+    along = np.linspace(*ends, 50)
+    middle, wide = line.at(along)
+    ax.fill_between(along, middle - wide, middle + wide, color=st.BLUE, alpha=0.18, lw=0, zorder=1)
+    ax.plot(along, middle, color=st.BLUE, lw=1.3, zorder=1)
+    ax.errorbar(
+        [0.0],
+        [line.zero],
+        yerr=[line.zero_err],
+        fmt="s",
+        ms=5.5,
+        mfc=st.BLUE,
+        mec="white",
+        ecolor=st.BLUE,
+        elinewidth=2.0,
+        zorder=4,
+        clip_on=False,
+        label=f"at zero dose: {num.measured(line.zero, line.zero_err, unit)}",
+    )
+    text = num.measured(line.slope * step, line.slope_err * step, unit)
+    ax.set_title(f"slope: {text} {per}", loc="left")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 def _frames(result: Any, needed: str) -> pd.DataFrame:

@@ -20,6 +20,36 @@ class ColumnSpec:
 
 
 _C, _P, _L, _F = "columns", "planes", "line_profile", "frames"
+_D = "dose_series"
+_ALONE = "on the mean of these frames alone"
+# name, unit, dtype, stage, meaning
+_SERIES = (
+    ("kind", "", "str", "dose", "point (of the line) or cumulative (mean of the first frames)"),
+    ("point", "", "Int64", "dose", "number of the point; empty for cumulative means"),
+    ("first_frame", "", "int64", "dose", "first frame of the row"),
+    ("last_frame", "", "int64", "dose", "last frame of the row"),
+    ("n_frames", "", "int64", "dose", "used frames of the row; their mean was fitted"),
+    ("frame_middle", "", "float64", "dose", "frames scanned up to the middle of the row's frames"),
+    ("dose_start_e_per_A2", "e/A^2", "float64", "dose", "dose before the first frame of the row"),
+    ("dose_end_e_per_A2", "e/A^2", "float64", "dose", "dose after the last frame of the row"),
+    ("dose_middle_e_per_A2", "e/A^2", "float64", "dose", "mean dose up to the middle of a frame"),
+    ("delta1_A", "A", "float64", "dose", f"delta of plane 1 {_ALONE}"),
+    (
+        "delta1_err_A",
+        "A",
+        "float64",
+        "dose",
+        "standard error of delta1_A for changes over a series",
+    ),
+    ("occupancy1", "", "float64", "dose", f"mean occupancy of planes 1 to 3 {_ALONE}"),
+    ("occupancy1_err", "", "float64", "dose", "standard error of occupancy1 for such changes"),
+    ("N_disp", "", "float64", "dose", f"displacement depth {_ALONE}"),
+    ("N_disp_low", "", "float64", "dose", "lower end of its interval"),
+    ("N_disp_high", "", "float64", "dose", "upper end of its interval"),
+    ("N_vac", "", "float64", "dose", f"vacancy depth {_ALONE}"),
+    ("N_vac_low", "", "float64", "dose", "lower end of its interval"),
+    ("N_vac_high", "", "float64", "dose", "upper end of its interval"),
+)
 
 COLUMNS: tuple[ColumnSpec, ...] = (
     ColumnSpec(
@@ -343,7 +373,20 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         "correlation of the aligned frame with the mean of the others",
     ),
     ColumnSpec(
-        _F, "delta1_A", "A", "float64", "dose", "delta of plane 1 measured on this frame alone"
+        _F,
+        "point",
+        "",
+        "Int64",
+        "dose",
+        "point of the dose series that the frame is part of; empty where nothing was fitted",
+    ),
+    ColumnSpec(
+        _F,
+        "delta1_A",
+        "A",
+        "float64",
+        "dose",
+        "delta of plane 1 measured on this frame alone; empty where a point is several frames",
     ),
     ColumnSpec(_F, "delta1_err_A", "A", "float64", "dose", "standard error of delta1_A"),
     ColumnSpec(
@@ -359,4 +402,5 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         ColumnSpec("fields", name, unit, dtype, "batch", meaning)
         for name, unit, dtype, meaning in FIELD_COLUMNS
     ),
+    *(ColumnSpec(_D, *rest) for rest in _SERIES),
 )

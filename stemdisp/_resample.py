@@ -13,6 +13,7 @@ from scipy import ndimage
 _NODES = 6
 _LEAST_GAP = 0.35  # px between rows: polynomials through closer ones would blow up the noise
 _SPREADINGS = 50
+_BEYOND_PX = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,23 @@ class Place:
     def sample(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Frame on the grid of the mean, and which pixels are good (None: all)."""
         valid = np.isfinite(frame)
+        inside = self._inside(frame.shape)
         if valid.all():
-            return self._resample(frame), None
+            return self._resample(frame), inside
         part = self._resample(np.where(valid, frame, np.median(frame[valid])))
         # Pixels that a bad one touches are left out.
         good = self._resample(valid.astype(float), order=1) > 0.999
+        good &= True if inside is None else inside
         return np.where(good, part, 0.0), good
+
+    def _inside(self, shape: tuple[int, int]) -> np.ndarray | None:
+        """Which pixels of the grid lie in the frame; None for all."""
+        marks = []
+        for start, size, n in zip(self.start, self.size, shape[::-1], strict=True):
+            at = start + np.arange(size)
+            marks.append((at > -_BEYOND_PX) & (at < n - 1 + _BEYOND_PX))
+        along_x, along_y = marks
+        return None if along_x.all() and along_y.all() else along_y[:, None] & along_x
 
     def _resample(self, image: np.ndarray, order: int = 3) -> np.ndarray:
         if self.line_axis == 0:

@@ -81,12 +81,15 @@ class FrameSource:
     fields : tuple of callable
         Readers of what was measured line by line, (c, ny, nx), where a frame was computed from it
         and mixes its lines: the vectors behind an integrated image.
+    dose : ndarray, shape (n,), or None
+        Of each frame, electrons per square angstrom, where it is known.
     """
 
     frames: tuple[Reader, ...]
     shape: tuple[int, int]
     line_axis: tuple[int, ...]
     fields: tuple[Reader, ...] = ()
+    dose: np.ndarray | None = None
 
     @property
     def channels(self) -> tuple[Reader, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from stemdisp import __version__, statistics, tables
 from stemdisp._provenance import settings_of, sha256_of
+from stemdisp.damage import judge_damage
 from stemdisp.interpret import interpret_displacement
 from stemdisp.load import dose_of
 from stemdisp.polarisation import charges_of
@@ -94,6 +95,7 @@ def build_summary(
         "sensitivity": seen,
         "occupancy_calibration": None if result.curve is None else result.curve.source,
         "polarisation": _polarisation(result),
+        "dose_series": _dose_series(result),
         "interpretation": _interpretation(result),
         "refine": _refine(result, fit),
         "registration": _registration(registration, np.array(result.pixel_size_A)),
@@ -103,7 +105,18 @@ def build_summary(
         "timings_s": {},
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
+    found = summary["dose_series"]
+    if found is not None and found["verdict"] == "seen":
+        text = f"the specimen changes under the beam; {found['text'].partition(': ')[2]}"
+        summary["warnings"].append({"code": "damage-seen", "message": text})
     return summary
+
+
+def _dose_series(result: Result) -> dict[str, Any] | None:
+    series, level = result.dose_series, result.config.analysis.confidence
+    if series is None or series.empty:
+        return None
+    return judge_damage(series, doses=result.frames["dose_e_per_A2"], confidence=level)
 
 
 def _input(source: Signal2D, kind: str, files: tuple[str, ...]) -> dict[str, Any]:

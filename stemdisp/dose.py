@@ -1,156 +1,232 @@
-"""Frames -> where they lie, and what each shows alone, for damage by the beam to show itself."""
+"""Frames -> where they lie, and what parts of the series show alone.
+
+Damage by the beam shows as a change from part to part; `damage.py` tests for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from stemdisp.config import Config
-from stemdisp.crystal import Projection
-from stemdisp.lattice import Lattice
-from stemdisp.load import dose_of
-from stemdisp.occupancy import AnionReference, measure_occupancy, pure_anion
-from stemdisp.planes import average_occupancy, average_planes
-from stemdisp.refine import refine_columns
-from stemdisp.sublattice import measure_displacements
+from stemdisp._mean import partial_sums
+from stemdisp._refit import DEPTHS, VALUES, Refit, fit_part, prepare
+from stemdisp._scene import Scene
+from stemdisp._source import FrameSource
+from stemdisp._spread import spread
 
 if TYPE_CHECKING:
-    from hyperspy.signals import Signal2D
+    from concurrent.futures import Executor
 
     from stemdisp.register import Registration
 
-FIRST_PLANES = 3
+MOST_POINTS = 24  # a straight line gains nothing from more points with less signal each
+MOST_CUMULATIVE = 8
+IN_FLIGHT = 6  # images that wait for a fit at a time: the series is never held as a whole
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSeries:
+    """What the frames of a stack show.
+
+    Attributes
+    ----------
+    frames : DataFrame
+        One row per frame.
+    series : DataFrame
+        One row per point of the dose series and per cumulative mean; no rows where nothing was
+        fitted. The columns of both are explained in the registry.
+    """
+
+    frames: pd.DataFrame
+    series: pd.DataFrame
 
 
 def measure_frames(
-    stack: Signal2D,
+    source: FrameSource,
     registration: Registration,
     *,
+    scene: Scene,
     columns: pd.DataFrame,
-    lattice: Lattice,
-    projection: Projection,
-    pixel_size: tuple[float, float],
-    config: Config,
+    film: pd.DataFrame | None = None,
+    halves: Sequence[pd.DataFrame] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> pd.DataFrame:
-    """Tell where each frame lies, and measure plane 1 on every frame alone.
+    executor: Executor | None = None,
+) -> FrameSeries:
+    """Tell where each frame lies, and measure the first planes on parts of the series alone.
 
     Parameters
     ----------
-    stack : Signal2D
-        The frames; their dose is read from the metadata.
+    source : FrameSource
+        The frames, read one by one, and their doses.
     registration : Registration
         Where each frame lies.
+    scene : Scene
+        Lattice, projection, pixel size and configuration.
     columns : DataFrame
-        Columns of the mean image: the starting points.
-    lattice, projection
-        The crystal in the mean image.
-    pixel_size : (float, float)
-        Angstrom per px.
-    config : Config
-        The run.
+        Columns of the mean image after `measure_occupancy`: the starting points.
+    film : DataFrame, optional
+        Fitted spots of the film, which are fitted along.
+    halves : sequence of DataFrame
+        The same columns on the halves of the stack: what they show of the errors holds for
+        every part of it, because noise and jitter of a mean fall alike with the number of frames.
     progress : callable, optional
         Called as ``progress(done, total)``.
+    executor : Executor, optional
+        Who reads and fits (the interface of `concurrent.futures`); this process, if not given.
+        The results do not depend on it.
 
     Returns
     -------
-    DataFrame
-        One row per frame, the columns of the registry: shift, dose, use and correlation; delta of
-        plane 1 and the mean occupancy of planes 1 to 3 with errors, NaN for frames left out,
-        where there is no interface, and without ``[analysis] dose_series``.
+    FrameSeries
+        Points: each used frame, or, of more than 24 of them, 24 runs of consecutive used frames
+        whose mean is fitted. Cumulative means: of the first frames up to at most 8 places, the
+        last one being the end. Both hold delta of plane 1, the mean occupancy of planes 1 to 3
+        and both depths. The error of delta1 is that of the noise, line jitter included: scatter
+        between columns that stays the same from part to part is no error of a change. Nothing is
+        fitted where there is no interface, and without ``[analysis] dose_series``.
     """
-    n = len(registration.used)
-    dose = dose_of(stack, n)
-    names = ("delta1_A", "delta1_err_A", "occupancy1", "occupancy1_err")
-    values = np.full((n, 4), np.nan)
-    if config.analysis.dose_series and not columns["N"].isna().all():
-        mask = columns.attrs["fit"].mask
-        psd = registration.noise_psd
-        options = {
-            "pixel_size": pixel_size,
-            "noise": config.refine.noise,
-            "mask": mask,
-            # the mean of n frames has 1/n of a frame's noise
-            "noise_psd": None if psd is None else (psd[0], psd[1] * registration.n_used),
-            "max_iterations": 12,
-        }
-        for k in np.flatnonzero(registration.used):
-            frame = np.asarray(stack.inav[int(k)].data, dtype=np.float64) * lattice.sign
-            origin = registration.shifts_px[k] + np.array(registration.origin_px)
-            part, rest = _cut(frame, origin, mask.shape)
-            values[k] = _measure(part, rest, columns, lattice, projection, config, options)
+    used = np.flatnonzero(registration.used)
+    parts: list[_Part] = []
+    if scene.config.analysis.dose_series and not columns["N"].isna().all():
+        parts = _plan(used)
+    rows: list[dict[str, float]] = []
+    if parts:
+        refit = prepare(registration, scene, columns=columns, film=film, halves=halves)
+        sums = _point_sums(source, registration, parts, executor)
+        bright = ((some * scene.lattice.sign, count) for some, count in sums)
+        rows = _fit_parts(bright, parts, refit, progress, executor)
+    series = _series_table(parts, rows, source.dose)
+    return FrameSeries(_frames_table(registration, scene, source.dose, series), series)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Used frames whose mean is fitted, in order."""
+
+    kind: str
+    frames: tuple[int, ...]
+
+
+def _plan(used: np.ndarray) -> list[_Part]:
+    """Choose the points of the series, then the cumulative means."""
+    if not used.size:
+        return []
+    groups = np.array_split(used, min(used.size, MOST_POINTS))
+    points = [_Part("point", tuple(map(int, group))) for group in groups]
+    if used.size < 2:
+        return points
+    n = len(points)
+    ends = np.unique(np.ceil(np.arange(1, MOST_CUMULATIVE + 1) * n / MOST_CUMULATIVE)).astype(int)
+    return points + [
+        _Part("cumulative", tuple(k for point in points[:end] for k in point.frames))
+        for end in ends
+    ]
+
+
+def _point_sums(
+    source: FrameSource,
+    registration: Registration,
+    parts: list[_Part],
+    executor: Executor | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the sum of the frames of each point on the grid of the mean, and their number."""
+    calls = (
+        (
+            [source.frames[k] for k in part.frames],
+            [registration.place(k) for k in part.frames],
+            [0] * len(part.frames),
+        )
+        for part in parts
+        if part.kind == "point"
+    )
+    for sums, counts in spread(partial_sums, calls, executor=executor):
+        yield sums[0], counts[0]
+
+
+def _fit_parts(
+    sums: Iterator[tuple[np.ndarray, np.ndarray]],
+    parts: list[_Part],
+    refit: Refit,
+    progress: Callable[[int, int], None] | None,
+    executor: Executor | None,
+) -> list[dict[str, float]]:
+    """Fit each point, and each cumulative mean as soon as its last point is there."""
+    points = [part for part in parts if part.kind == "point"]
+    ends = {part.frames[-1]: part for part in parts if part.kind == "cumulative"}
+    waiting: dict[tuple[int, ...], Future] = {}
+    images = len({part.frames for part in parts})
+    total, number = np.zeros(1), np.zeros(1)
+    for point, (some, count) in zip(points, sums, strict=True):
+        total, number = total + some, number + count
+        last = ends.get(point.frames[-1])
+        for part, value, n in ((point, some, count), (last, total, number)):
+            if part is None or part.frames in waiting:  # the first mean is the first point
+                continue
+            if len(waiting) >= IN_FLIGHT:
+                list(waiting.values())[-IN_FLIGHT].result()
+            image = np.where(n > 0, value / np.maximum(n, 1.0), np.nan)
+            waiting[part.frames] = _submit(executor, image, len(part.frames), refit)
             if progress is not None:
-                progress(int(k) + 1, n)
-    return pd.DataFrame(
+                progress(len(waiting), images)
+    return [waiting[part.frames].result() for part in parts]
+
+
+def _submit(executor: Executor | None, *work: Any) -> Future:
+    if executor is not None:
+        return executor.submit(fit_part, *work)
+    done: Future = Future()
+    done.set_result(fit_part(*work))
+    return done
+
+
+def _series_table(
+    parts: list[_Part], rows: list[dict[str, float]], dose: np.ndarray | None
+) -> pd.DataFrame:
+    """One row per part: what it is the mean of, and what it shows."""
+    names = ["kind", "point", "first_frame", "last_frame", "n_frames", "frame_middle"]
+    names += ["dose_start_e_per_A2", "dose_end_e_per_A2", "dose_middle_e_per_A2"]
+    table = []
+    for number, (part, row) in enumerate(zip(parts, rows, strict=True)):
+        index = np.array(part.frames)
+        # frames that were left out have irradiated the specimen, too
+        before = np.full(3, np.nan)
+        if dose is not None:
+            end = np.cumsum(dose)
+            before = np.array(
+                [end[index[0]] - dose[index[0]], end[index[-1]], np.mean((end - dose / 2)[index])]
+            )
+        point = number if part.kind == "point" else pd.NA
+        what = (part.kind, point, index[0], index[-1], len(index), np.mean(index) + 0.5, *before)
+        table.append(dict(zip(names, what, strict=True)) | row)
+    return pd.DataFrame(table, columns=[*names, *VALUES, *DEPTHS])
+
+
+def _frames_table(
+    registration: Registration, scene: Scene, dose: np.ndarray | None, series: pd.DataFrame
+) -> pd.DataFrame:
+    """One row per frame; results where each point is one frame."""
+    n = len(registration.used)
+    out = pd.DataFrame(
         {
             "frame": np.arange(n),
-            "shift_x_A": registration.shifts_px[:, 0] * pixel_size[0],
-            "shift_y_A": registration.shifts_px[:, 1] * pixel_size[1],
+            "shift_x_A": registration.shifts_px[:, 0] * scene.size[0],
+            "shift_y_A": registration.shifts_px[:, 1] * scene.size[1],
             "dose_e_per_A2": np.full(n, np.nan) if dose is None else dose,
             "used": registration.used,
             "correlation": registration.correlation,
-            **dict(zip(names, values.T, strict=True)),
+            "point": pd.array([pd.NA] * n, dtype="Int64"),
+            **dict.fromkeys(VALUES, np.nan),
         }
     )
-
-
-def _cut(
-    frame: np.ndarray, origin: np.ndarray, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the mean image's field out of a frame, NaN beyond it; and the rest of its origin, px."""
-    whole = np.rint(origin).astype(int)
-    x, y = whole
-    part = np.full(shape, np.nan)
-    rows = slice(max(0, -y), min(shape[0], frame.shape[0] - y))
-    cols = slice(max(0, -x), min(shape[1], frame.shape[1] - x))
-    part[rows, cols] = frame[rows.start + y : rows.stop + y, cols.start + x : cols.stop + x]
-    return part, origin - whole
-
-
-def _measure(
-    part: np.ndarray,
-    rest: np.ndarray,
-    columns: pd.DataFrame,
-    lattice: Lattice,
-    projection: Projection,
-    config: Config,
-    options: dict[str, Any],
-) -> tuple[float, float, float, float]:
-    """Fit one frame from the mean image's columns, `rest` px off."""
-    kept = ["species", "i", "j", "N", "layer", "quality", "intensity", "sigma_A"]
-    seeds = columns[kept].assign(
-        x_px=columns["x_px"].fillna(0) + rest[0], y_px=columns["y_px"].fillna(0) + rest[1]
-    )
-    seeds = seeds[columns["x_px"].notna()].assign(quality=0)
-    seeds.attrs = {}
-    fitted = refine_columns(part, seeds, **options)
-    fitted = measure_displacements(
-        fitted,
-        lattice,
-        projection=projection,
-        displaced=config.crystal.displaced,
-        cage=config.crystal.cage,
-        bulk_from=config.analysis.bulk_from,
-    )
-    bulk = {"bulk_from": config.analysis.bulk_from}
-    planes = average_planes(fitted, displaced=config.crystal.displaced, **bulk).set_index("N")
-    out = [float(planes["delta_A"].get(1, np.nan)), float(planes["delta_err_A"].get(1, np.nan))]
-    if lattice.odd_contrast:  # oxygen is no peak: its occupancy is not measurable
-        return out[0], out[1], np.nan, np.nan
-    anion = pure_anion(projection)
-    if anion is None:
-        return out[0], out[1], np.nan, np.nan
-    full = (config.crystal.cage.split("/")[0],)
-    reference = columns.attrs.get("anion_reference")
-    curve = reference.curve if isinstance(reference, AnionReference) else None
-    fitted = measure_occupancy(fitted, anion=anion, trend_species=full, curve=curve, **bulk)
-    anions = average_occupancy(fitted, anion=anion, **bulk)
-    first = anions[(anions["N"] <= FIRST_PLANES) & anions["occupancy"].notna()]
-    if len(first) == 0:
-        return out[0], out[1], np.nan, np.nan
-    n = len(first)
-    error = float(np.sqrt(np.sum(first["occupancy_err"] ** 2)) / n)
-    return out[0], out[1], float(first["occupancy"].mean()), error
+    points = series[series["kind"] == "point"]
+    for row in points.itertuples():
+        members = out["used"] & out["frame"].between(row.first_frame, row.last_frame)
+        out.loc[members, "point"] = row.point
+        if len(points) == int(registration.n_used):
+            out.loc[members, list(VALUES)] = [getattr(row, name) for name in VALUES]
+    return out

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from stemdisp import statistics, tables
-from stemdisp._acquire import acquire, open_input
+from stemdisp._acquire import Acquired, acquire, open_input
 from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
-from stemdisp.dose import measure_frames
+from stemdisp.dose import FrameSeries, measure_frames
 from stemdisp.errors import DataError
 from stemdisp.find import (
     find_unexpected,
@@ -33,7 +33,6 @@ from stemdisp.load import classify, signal_pixel_size_A
 from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes, plane_correlation
 from stemdisp.polarisation import charges_of, polarisation
-from stemdisp.register import Registration
 from stemdisp.response import OccupancyCurve, choose_curve, is_calibrated
 from stemdisp.result import Result
 from stemdisp.sublattice import measure_displacements
@@ -178,7 +177,7 @@ def _run(
     with clock.stage("statistics", bar):
         numbers = {} if interface is None else _statistics(scene, columns, planes)
     with clock.stage("dose", bar):
-        frames = _frames(scene, source, seen.registration, columns, bar)
+        series = _frames(scene, seen, (columns, film, halves), executor, bar)
     fit = columns.attrs["fit"]
     result = Result(
         config=config,
@@ -186,7 +185,8 @@ def _run(
         columns=tables.ordered(columns, "columns"),
         planes=tables.ordered(planes, "planes"),
         line_profile=tables.ordered(profile, "line_profile"),
-        frames=frames,
+        frames=None if series is None else tables.ordered(series.frames, "frames"),
+        dose_series=None if series is None else tables.ordered(series.series, "dose_series"),
         image=np.asarray(seen.image.data, dtype=np.float32),
         residual=(fit.residual * lattice.sign).astype(np.float32),
         pixel_size_A=size,
@@ -367,22 +367,22 @@ def _statistics(scene: Scene, columns: pd.DataFrame, planes: pd.DataFrame) -> di
 
 def _frames(
     scene: Scene,
-    source: Signal2D,
-    registration: Registration | None,
-    columns: pd.DataFrame,
+    seen: Acquired,
+    fitted: tuple[pd.DataFrame, pd.DataFrame, list[pd.DataFrame]],
+    executor: Executor | None,
     bar: Any,
-) -> pd.DataFrame | None:
-    """Per-frame table of a stack."""
-    if registration is None:
+) -> FrameSeries | None:
+    """Per-frame table and dose series of a stack, from its columns, film and halves."""
+    if seen.registration is None or seen.source is None:
         return None
-    frames = measure_frames(
-        source,
-        registration,
+    columns, film, halves = fitted
+    return measure_frames(
+        seen.source,
+        seen.registration,
+        scene=scene,
         columns=columns,
-        lattice=scene.lattice,
-        projection=scene.projection,
-        pixel_size=scene.size,
-        config=scene.config,
-        progress=lambda done, total: bar.set_postfix_str(f"{done}/{total}"),
+        film=film,
+        halves=halves,
+        executor=executor,
+        progress=_steps(bar),
     )
-    return tables.ordered(frames, "frames")

@@ -105,14 +105,30 @@ class Registration:
         ValueError
             If the frame was left out.
         """
-        place = self.places[index] if self.places else self._shifted(index)
-        if place is None:
-            raise ValueError(f"frame {index} was left out of the mean; it has no place")
-        part, good = place.sample(np.where(np.isfinite(frame), frame, np.nan))
+        part, good = self.place(index).sample(np.where(np.isfinite(frame), frame, np.nan))
         return part if good is None else np.where(good, part, np.nan)
 
-    def _shifted(self, index: int) -> Place:
-        """Place of a frame that was only shifted."""
+    def place(self, index: int) -> Place:
+        """Give the place of a frame.
+
+        Parameters
+        ----------
+        index : int
+            The number of a used frame.
+
+        Returns
+        -------
+        Place
+
+        Raises
+        ------
+        ValueError
+            If the frame was left out.
+        """
+        if not self.used[index]:
+            raise ValueError(f"frame {index} was left out of the mean; it has no place")
+        if self.places:
+            return self.places[index]
         start = np.array(self.origin_px) + self.shifts_px[index]
         return Place(start, (self.image.shape[1], self.image.shape[0]))
 

@@ -28,6 +28,8 @@ class Result:
         Tables with the columns of the registry.
     frames : DataFrame or None
         One row per frame of a stack.
+    dose_series : DataFrame or None
+        Of a stack, one row per point of the dose series and per cumulative mean.
     image : ndarray, shape (ny, nx)
         The aligned mean image.
     residual : ndarray, shape (ny, nx)
@@ -64,6 +66,7 @@ class Result:
     curve: Any = None
     profile_line_px: np.ndarray | None = None
     unexpected: pd.DataFrame | None = None
+    dose_series: pd.DataFrame | None = None
 
     def _repr_html_(self) -> str:
         from stemdisp.report import repr_html

@@ -64,6 +64,7 @@ def measure_displacements(
     cage: str = "Ta/O",
     bulk_from: int = 10,
     halves: Sequence[pd.DataFrame] = (),
+    factors: tuple[float, float] = (1.0, 1.0),
 ) -> pd.DataFrame:
     """Measure how far columns sit from the centre of their cage.
 
@@ -91,6 +92,9 @@ def measure_displacements(
     halves : sequence of DataFrame
         The same columns on the two halves of a stack (`repeats.fit_halves`); their disagreement
         in delta, over what their covariances explain, multiplies the errors.
+    factors : (float, float)
+        What multiplies the errors of delta and delta_perp where there are no `halves`: that of
+        the whole stack, for a part of it.
 
     Returns
     -------
@@ -106,14 +110,13 @@ def measure_displacements(
     check_columns(columns, ("species", "i", "j", "x_A", "y_A", "x_err_A", "y_err_A", "quality"))
     shells = cage_shells(projection, displaced, tuple(cage.split("/")))
     parts = [_measure(part, lattice, shells, displaced, bulk_from) for part in halves]
-    factors = tuple(_disagreement(parts, f"{name}_A") for name in ("delta", "delta_perp"))
+    if len(parts) == 2:
+        factors = (_disagreement(parts, "delta_A"), _disagreement(parts, "delta_perp_A"))
     return _measure(columns, lattice, shells, displaced, bulk_from, factors)
 
 
 def _disagreement(parts: list[pd.DataFrame], value: str) -> float:
     """Spread between the halves over what their errors claim; 1 where it cannot be told."""
-    if len(parts) != 2:
-        return 1.0
     pairs = []
     for part in parts:
         extra = part.attrs["displacements"]

@@ -123,7 +123,7 @@ def specs(table: str) -> dict[str, ColumnSpec]:
 
     Parameters
     ----------
-    table : {"columns", "planes", "line_profile", "frames", "fields"}
+    table : {"columns", "planes", "line_profile", "frames", "dose_series", "fields"}
         Which table.
 
     Returns

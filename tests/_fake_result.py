@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from stemdisp.config import Config, InterfaceConfig
-from stemdisp.tables import Quality, count_quality
+from stemdisp.damage import judge_damage
+from stemdisp.tables import Quality, count_quality, ordered
 
 PIXEL_A = 0.14
 A_LAT = 3.9885
@@ -40,6 +41,7 @@ class FakeResult:
     depths: Any = None
     correlation: Any = None
     profile_line_px: np.ndarray | None = None
+    dose_series: pd.DataFrame | None = None
 
 
 def directions(rotation_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -302,6 +304,38 @@ def _frames(rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
+def _series(frames: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Every used frame a point, and four cumulative means."""
+    used = frames[frames["used"]]
+    middle = frames["dose_e_per_A2"].cumsum() - frames["dose_e_per_A2"] / 2
+    rows = [("point", k, [k]) for k in used["frame"]]
+    rows += [("cumulative", None, list(used["frame"][:m])) for m in (2, 4, 6, 7)]
+    table = []
+    for kind, point, index in rows:
+        error = 0.03 / np.sqrt(len(index))
+        own = frames.loc[index, ["delta1_A", "occupancy1"]].mean()
+        table.append(
+            {
+                "kind": kind,
+                "point": point,
+                "first_frame": index[0],
+                "last_frame": index[-1],
+                "n_frames": len(index),
+                "frame_middle": np.mean(index) + 0.5,
+                "dose_start_e_per_A2": 500.0 * index[0],
+                "dose_end_e_per_A2": 500.0 * (index[-1] + 1),
+                "dose_middle_e_per_A2": middle[index].mean(),
+                "delta1_A": own["delta1_A"],
+                "delta1_err_A": error,
+                "occupancy1": own["occupancy1"],
+                "occupancy1_err": error,
+                **{"N_disp": 6.0 + rng.integers(0, 2), "N_disp_low": 5.0, "N_disp_high": 8.0},
+                **{"N_vac": 6.0, "N_vac_low": 6.0, "N_vac_high": 7.0},
+            }
+        )
+    return ordered(pd.DataFrame(table), "dose_series")
+
+
 @lru_cache(maxsize=4)
 def make(*, interface: bool = True, size: int = 440, seed: int = 1) -> FakeResult:
     """Build the made-up result; read-only, so it is made once."""
@@ -344,6 +378,10 @@ def make(*, interface: bool = True, size: int = 440, seed: int = 1) -> FakeResul
             "measured": "K/O column"
         }
         summary["bulk_offset_A"] = dict.fromkeys(summary["bulk_offset_A"], float("nan"))
+    frames = _frames(rng) if interface else None
+    series = None if frames is None else _series(frames, np.random.default_rng(seed))
+    if series is not None:
+        summary["dose_series"] = judge_damage(series, doses=frames["dose_e_per_A2"])
     sites = tuple(SimpleNamespace(species=s, u=fu, v=fv) for s, fu, fv, _ in SITES)
     projection = SimpleNamespace(
         name="KTaO3 [1-10]",
@@ -362,7 +400,8 @@ def make(*, interface: bool = True, size: int = 440, seed: int = 1) -> FakeResul
         columns=columns,
         planes=planes,
         line_profile=profile,
-        frames=_frames(rng) if interface else None,
+        frames=frames,
+        dose_series=series,
         image=image,
         pixel_size_A=(PIXEL_A, PIXEL_A),
         residual=rng.normal(0, 0.04, image.shape).astype(np.float32),

@@ -22,7 +22,7 @@ WITH_INTERFACE = {
     ),
     "plot_displacement_distribution": ("displacement (pm)", "number of columns"),
     "plot_registration": ("frame", "shift against frame 0 (Å)"),
-    "plot_dose": ("cumulative dose (e/Å²)", "δ(1) of one frame (Å)"),
+    "plot_dose": ("cumulative dose (e/Å²)", "δ(1) (Å)"),
 }
 
 
@@ -201,31 +201,41 @@ def test_correlation_titles_state_the_numbers(result, which):
     assert {"between": "Spearman = 0.93", "within": "p = 0.61"}[which] in title
 
 
-def test_frames_are_drawn_with_errors_and_their_slope(result):
-    frames = result.frames.assign(
-        delta1_A=0.5 - 1e-5 * result.frames["dose_e_per_A2"].cumsum(), delta1_err_A=0.01
-    )
-    ax = plot.plot_dose(changed(result, frames=frames))
-    # Equal errors at x = 500, 1000 ... 4000: s.e. of the slope is 0.01 / sqrt(sum (x - mean)^2).
-    error = 1000 * 0.01 / np.sqrt(np.sum((500.0 * np.arange(8) - 1750) ** 2))
+def test_the_dose_series_is_drawn_with_its_line_and_its_value_at_zero_dose(result):
+    series = result.dose_series
+    dose = series["dose_middle_e_per_A2"]
+    series = series.assign(delta1_A=0.5 - 1e-5 * dose, delta1_err_A=0.01)
+    ax = plot.plot_dose(changed(result, dose_series=series))
+    alone = series["kind"] == "point"
+    # frame 5 was left out, but irradiated the specimen
+    assert dose[alone].tolist() == [250, 750, 1250, 1750, 2250, 3250, 3750]
+    error = 1000 * 0.01 / np.sqrt(np.sum((dose[alone] - dose[alone].mean()) ** 2))
     text = ax.get_title(loc="left")
     assert text == f"slope: \N{MINUS SIGN}0.0100 ± {error:.4f} Å per 1000 e/Å²"
-    heights = np.ptp(np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1], axis=1) / 2
+    means, points, zero = ax.containers
+    np.testing.assert_allclose(points.lines[0].get_xdata(), dose[alone])
+    np.testing.assert_allclose(means.lines[0].get_xdata(), dose[~alone])
+    assert means.lines[0].get_marker() != points.lines[0].get_marker()
+    heights = np.ptp(np.array(points.lines[2][0].get_segments())[:, :, 1], axis=1) / 2
     np.testing.assert_allclose(heights, 0.01)
+    assert zero.lines[0].get_xdata()[0] == 0.0
+    assert zero.lines[0].get_ydata()[0] == pytest.approx(0.5)
+    assert any("at zero dose: 0.500 ±" in t.get_text() for t in ax.get_legend().get_texts())
 
 
-def test_the_occupancy_of_frames_is_drawn(result):
+def test_the_occupancy_of_the_series_is_drawn(result):
     ax = plot.plot_dose(result, which="occupancy")
-    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), result.frames["occupancy1"])
-    assert ax.get_ylabel() == "O occupancy of one frame\n(mean of N = 1 to 3)"
+    points = result.dose_series[result.dose_series["kind"] == "point"]
+    np.testing.assert_allclose(ax.containers[1].lines[0].get_ydata(), points["occupancy1"])
+    assert ax.get_ylabel() == "O occupancy, N = 1 to 3"
     assert "Å per" not in ax.get_title(loc="left")
 
 
-def test_frames_without_dose_and_with_few_values_cannot_tell(result):
-    frames = result.frames.assign(dose_e_per_A2=np.nan)
-    frames.loc[2:, "delta1_A"] = np.nan
-    ax = plot.plot_dose(changed(result, frames=frames))
-    assert ax.get_xlabel() == "frame"
+def test_a_series_without_dose_and_with_few_values_cannot_tell(result):
+    series = result.dose_series.assign(dose_middle_e_per_A2=np.nan)
+    series.loc[3:, "delta1_A"] = np.nan
+    ax = plot.plot_dose(changed(result, dose_series=series))
+    assert ax.get_xlabel() == "frames scanned"
     assert ax.get_title(loc="left") == "slope: cannot tell"
 
 
@@ -299,6 +309,7 @@ def test_unknown_correlation_is_said(result):
         (lambda r: plot.plot_correlation(r, which="all"), 'is not "between" or "within"'),
         (lambda r: plot.plot_dose(r, which="both"), 'is not "displacement" or "occupancy"'),
         (lambda r: plot.plot_registration(changed(r, frames=None)), "needs a stack"),
+        (lambda r: plot.plot_dose(changed(r, dose_series=None)), "needs a stack"),
         (lambda r: plot.plot_line_profile(changed(r, line_profile=None)), "needs an interface"),
         (lambda r: plot.plot_counting(changed(r, interface=None)), "no interface"),
         (lambda r: st.nice_length(0.0), "positive"),

@@ -327,5 +327,7 @@ def test_frames_without_common_area_are_refused():
     stack = np.stack([long[y : y + 128] for y in range(0, 121, 24)])
     found = align_stack(stack[:4])
     np.testing.assert_allclose(found.shifts_px, [[0, -y] for y in (0, 24, 48, 72)], atol=0.2)
-    with pytest.raises(DataError, match=r"share only \d+ % of their width and \d % of their height"):
+    with pytest.raises(
+        DataError, match=r"share only \d+ % of their width and \d % of their height"
+    ):
         align_stack(stack)

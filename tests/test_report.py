@@ -13,7 +13,9 @@ from _fake_result import changed, make
 
 from stemdisp import _plot_style as st
 from stemdisp import depths, plot, report, tables
+from stemdisp._plot_numbers import MINUS
 from stemdisp.config import Config, InputConfig, config_from_dict
+from stemdisp.damage import judge_damage
 from stemdisp.report import figures, files, page, rows, wording
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -99,11 +101,12 @@ def test_every_file_is_there(full):
         "columns.csv",
         "line_profile.csv",
         "frames.csv",
+        "dose_series.csv",
     }
     assert names == expected
 
 
-@pytest.mark.parametrize("name", ["planes", "columns", "line_profile", "frames"])
+@pytest.mark.parametrize("name", ["planes", "columns", "line_profile", "frames", "dose_series"])
 def test_tables_have_exactly_the_documented_columns(full, name):
     result, _, directory = full
     frame = pd.read_csv(directory / f"{name}.csv")
@@ -305,7 +308,7 @@ def test_names_that_are_no_text_are_written_as_escapes(tmp_path):
 
 
 def test_sentences_state_the_numbers():
-    first, second, third = report.sentences(make(size=320))
+    first, second, third, fourth = report.sentences(make(size=320))
     row = make(size=320).planes.iloc[0]
     assert f"{row['delta_A']:.3f} ±" in first and "K/O columns" in first
     assert "ξ = 2.03 planes (95 % interval 1.87 to 2.21)" in first and "0.47 nm" in first
@@ -315,6 +318,25 @@ def test_sentences_state_the_numbers():
         in second
     )
     assert "same place" in third and "K atoms without a model" in third
+    assert fourth.startswith("Damage by the beam is not seen: over 4000 e/Å² any change of δ(1) is")
+
+
+def test_damage_is_said_in_the_answer_on_the_page_and_without_enough_frames():
+    result = make(size=320)
+    loss = result.dose_series.assign(
+        delta1_A=0.54 - 5e-5 * result.dose_series["dose_middle_e_per_A2"]
+    )
+    found = judge_damage(loss, doses=result.frames["dose_e_per_A2"])
+    last = report.sentences(changed(result, summary={"dose_series": found}))[-1]
+    assert last.startswith("Damage by the beam is seen: over 4000 e/Å² δ(1) falls by 0.200 ±")
+    shown = rows.dose_rows(changed(result, summary={"dose_series": found}))
+    assert shown[0][:2] == ["δ(1)", f"{MINUS}0.050 ± 0.010 Å"] and shown[0][2] == "0.0034"
+    assert shown[0][3].startswith(f"{MINUS}0.20 ±") and shown[0][4].startswith("0.540 ±")
+    few = judge_damage(loss.iloc[:3], doses=result.frames["dose_e_per_A2"])
+    short = changed(result, summary={"dose_series": few})
+    assert "the data cannot tell: the series has 3 points" in report.sentences(short)[-1]
+    assert {cell for row in rows.dose_rows(short) for cell in row[1:]} == {"cannot tell"}
+    assert rows.dose_rows(changed(result, summary={"dose_series": None})) == []
 
 
 def with_depth(**entries):
@@ -365,7 +387,7 @@ def test_the_sentence_says_what_the_noise_hides():
     result = with_depth(
         displacement=note, vacancy={"note": "less than 0.032 cannot be told from bulk"}
     )
-    second, third = report.sentences(result)[1:]
+    second, third = report.sentences(result)[1:3]
     assert "N_disp = 6 (5 to 8; with this noise, less than 0.030 Å cannot be told" in second
     assert "N_vac = 6 (5 to 7; less than 0.032 cannot be told)" in second
     assert "the displacement ends at N_disp" in third
@@ -456,7 +478,9 @@ def unknown_result():
         decay=None,
         correlation=None,
         frames=None,
+        dose_series=None,
         summary={
+            "dose_series": None,
             "decay": {"model": "unknown", "xi_planes": float("nan"), "note": "too few planes"},
             "depth": dict.fromkeys(("displacement", "vacancy", "difference"), nothing),
             "correlation": None,

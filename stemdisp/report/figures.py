@@ -154,7 +154,7 @@ def _correlation(result: Any) -> Any:
 
 
 def _dose(result: Any) -> Any:
-    if not _has(result.frames, "occupancy1"):
+    if not _has(result.dose_series, "occupancy1"):
         return plot.plot_dose(result).figure
     axes = st.new_axes(8.6, 3.2)
     figure = axes.figure
@@ -319,8 +319,28 @@ def _plans_without_interface(result: Any) -> list[_Plan]:
     ]
 
 
+def _dose_plans(result: Any) -> list[_Plan]:
+    series = result.dose_series
+    if series is not None and result.interface is not None and _has(series, "delta1_A"):
+        return [
+            _Plan(
+                "dose",
+                "dose",
+                "Plane 1 against the dose",
+                "δ of plane 1 and, where there are anions, the mean occupancy of planes 1 to "
+                "3. Circles: frames (or groups of frames) measured by themselves, with standard "
+                "errors. Diamonds: mean of all frames up to there, drawn at its mean dose; they "
+                "share frames and take no part in the fit. Line and band: straight line through "
+                "the circles with its standard error. Square: its value at zero dose.",
+                _dose,
+                wide=_has(series, "occupancy1"),
+            )
+        ]
+    return []
+
+
 def _checks(result: Any) -> list[_Plan]:
-    plans = []
+    plans = _dose_plans(result)
     frames = result.frames
     if frames is not None and len(frames) > 1:
         plans.append(
@@ -342,19 +362,6 @@ def _checks(result: Any) -> list[_Plan]:
             _single(plot.plot_residual),
         )
     )
-    if frames is not None and result.interface is not None and _has(frames, "delta1_A"):
-        plans.append(
-            _Plan(
-                "dose",
-                "checks",
-                "Plane 1, frame by frame",
-                "δ of plane 1 and, where there are anions, the mean occupancy of planes 1 to "
-                "3, each measured on single frames. Bars: standard errors. Line: straight-line "
-                "fit; a slope far beyond its error means that the beam changes the specimen.",
-                _dose,
-                wide=_has(frames, "occupancy1"),
-            )
-        )
     return plans
 
 

@@ -22,7 +22,9 @@ TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
 def write_files(result: Any, directory: Path) -> None:
-    """Write summary.json, planes.csv, columns.csv, line_profile.csv and, for stacks, frames.csv.
+    """Write summary.json and the tables as CSV files.
+
+    Those of frames and of the dose series are written for stacks only.
 
     Parameters
     ----------
@@ -33,9 +35,9 @@ def write_files(result: Any, directory: Path) -> None:
     """
     text = json.dumps(strict(result.summary), indent=2, ensure_ascii=False, allow_nan=False)
     (directory / "summary.json").write_text(text + "\n", **TEXT)
-    for name in ("planes", "columns", "line_profile", "frames"):
+    for name in ("planes", "columns", "line_profile", "frames", "dose_series"):
         frame = getattr(result, name)
-        if frame is None and name == "frames":
+        if name in ("frames", "dose_series") and (frame is None or frame.empty):
             continue
         write_csv(pd.DataFrame() if frame is None else frame, name, directory / f"{name}.csv")
 

@@ -125,7 +125,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
     """
     has_depth = result.interface is not None
     numbered = [(i, figure) for i, figure in enumerate(drawn, start=1)]
-    sections = ("answer", "correlation", "counting", "checks")
+    sections = ("answer", "correlation", "counting", "dose", "checks")
     return {
         "title": f"Displacements in {result.projection.name}",
         "source": ", ".join(map(str, get(result, "input", "path") or ["unknown input"])),
@@ -145,6 +145,9 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         "sensitivity": rows.sensitivity(result),
         "planes": rows.planes_rows(result),
         "frames": rows.frames_rows(result),
+        "dose": rows.dose_rows(result),
+        "dose_text": wording.damage(result),
+        "dose_step": str(get(result, "dose_series", "slope_per") or "").replace("A^2", "Å²"),
         "quality": rows.quality_rows(result),
         "n_columns": len(st.table(result, "columns")),
         "fit": rows.fit_rows(result),

@@ -254,6 +254,37 @@ def frames_rows(result: Any) -> list[list[str]]:
     ]
 
 
+def dose_rows(result: Any) -> list[list[str]]:
+    """Return slope, p, change and value at zero dose of each quantity; nothing without a series."""
+    found = get(result, "dose_series")
+    if not found:
+        return []
+    anion = st.anion_species(result) or "anion"
+    what = {
+        "delta1": ("δ(1)", "Å"),
+        "occupancy1": (f"{anion} occupancy, N = 1 to 3", ""),
+        "depth_displacement": ("N_disp", ""),
+        "depth_vacancy": ("N_vac", ""),
+    }
+    out = []
+    for name, (label, unit) in what.items():
+        line = found.get(name)
+        if not line:
+            out.append([label, *[UNKNOWN] * 5])
+            continue
+        out.append(
+            [
+                label,
+                measured(line["slope"], line["slope_err"], unit),
+                p_value(line["p"]),
+                measured(line["change"], line["change_err"], unit),
+                measured(line["zero_dose"], line["zero_dose_err"], unit),
+                with_interval(line["zero_dose"], line["ci"])[1],
+            ]
+        )
+    return out
+
+
 def quality_rows(result: Any) -> list[tuple[str, str, str, str]]:
     """Return bit, short name, count and meaning of every quality bit."""
     counts = tables.count_quality(st.table(result, "columns"))

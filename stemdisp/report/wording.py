@@ -49,7 +49,7 @@ def first_plane(result: Any) -> pd.Series | None:
 
 
 def sentences(result: Any) -> list[str]:
-    """Return the answer in three sentences with numbers.
+    """Return the answer in three sentences with numbers, and a fourth on a series' damage.
 
     Parameters
     ----------
@@ -60,12 +60,20 @@ def sentences(result: Any) -> list[str]:
     -------
     list of str
         With an interface: the displacement and its decay, the two depths and their difference,
-        and what the data do not support. Without: the displacements, their scatter, and that no
-        depth is given.
+        and what the data do not support; of a series of frames, whether it shows damage by the
+        beam. Without: the displacements, their scatter, and that no depth is given.
     """
     if result.interface is None:
         return _without_interface(result)
-    return [_displacement(result), _depths(result), _unsupported(result)]
+    said = [damage(result)] if get(result, "dose_series") else []
+    return [_displacement(result), _depths(result), _unsupported(result), *said]
+
+
+def damage(result: Any) -> str:
+    """Return what a dose series says of damage by the beam, in one sentence."""
+    text = str(get(result, "dose_series", "text") or UNKNOWN)
+    start = "Whether the beam damages the specimen, the data" if UNKNOWN in text else ""
+    return f"{start or 'Damage by the beam is'} {text}."
 
 
 def _displacement(result: Any) -> str:
