@@ -227,12 +227,12 @@ def plot_dose(result: Any, *, which: str = "displacement", ax: Axes | None = Non
     x, is_dose = damage.exposure_of(series)
     alone = (series["kind"] == "point").to_numpy(dtype=bool)
     color = colors.get(st.displaced_species(result) if name == "delta1" else anion, st.INK)
-    one = "frames" if (series.loc[alone, "n_frames"] == 1).all() else "groups of frames"
+    one = "single frames" if (series.loc[alone, "n_frames"] == 1).all() else "groups of frames"
     # the first mean may be the first point
     means = ~alone & (series["last_frame"] > series.loc[alone, "last_frame"].min()).to_numpy()
     for part, edge, style in (
         (means, st.FAINT, {"fmt": "D", "ms": 4.0, "mfc": "white", "label": "mean from the start"}),
-        (alone, st.INK, {"fmt": "o", "ms": 4.6, "mfc": color, "label": f"single {one}"}),
+        (alone, st.INK, {"fmt": "o", "ms": 4.6, "mfc": color, "label": one}),
     ):
         if part.any():
             y, bar = (series.loc[part, c].to_numpy(dtype=float) for c in (value, error))
