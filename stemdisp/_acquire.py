@@ -43,14 +43,15 @@ class Acquired:
         apart from the image: by frames that differ, or by the curl of DPC vectors.
     source : FrameSource or None
         The frames of a series, with their doses where the file states them.
-    warnings : tuple of (code, message)
+    warnings : tuple of dict
+        With `code` and `message`.
     """
 
     image: Signal2D
     registration: Registration | None = None
     noise_psd: tuple[np.ndarray, np.ndarray] | None = None
     source: FrameSource | None = None
-    warnings: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[dict[str, str], ...] = ()
 
 
 def open_input(paths: tuple[str, ...], kind: str) -> Signal2D:
@@ -124,7 +125,7 @@ def acquire(
     lazy = not isinstance(signal.data, np.ndarray)
     where: dict[str, Any] = {
         "kind": kind,
-        "paths": paths if lazy else None,
+        "paths": _absolute(paths) if lazy and paths is not None else None,
         "scan_rotation_deg": signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None),
     }
     options: dict[str, Any] = {"executor": executor, "progress": progress}
@@ -147,6 +148,12 @@ def acquire(
     )
 
 
+def _absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Write paths as workers started elsewhere understand them."""
+    parts = (path.partition("::") for path in paths)
+    return tuple(os.path.abspath(file) + mark + name for file, mark, name in parts)
+
+
 def _one_scan(signal: Signal2D) -> Acquired:
     """Integrate the segments of a single scan."""
     try:
@@ -156,7 +163,7 @@ def _one_scan(signal: Signal2D) -> Acquired:
     warnings = []
     if not result.sign_margin > _SIGN_SEEN:
         warnings.append(
-            (
+            _note(
                 "dpc-sign",
                 "the segments hardly tell bright atoms from dark ones: the image may be turned "
                 "from bright to dark (by half a turn of the detector); integrate with a known "
@@ -165,7 +172,7 @@ def _one_scan(signal: Signal2D) -> Acquired:
         )
     if result.curl_fraction > _MUCH_CURL:
         warnings.append(
-            (
+            _note(
                 "dpc-curl",
                 f"{result.curl_fraction:.0%} of the signal of the segments is curl, which no image "
                 "has: their order or directions may be wrong; give them in order around the "
@@ -177,16 +184,21 @@ def _one_scan(signal: Signal2D) -> Acquired:
     )
 
 
-def _doubts(found: Registration) -> list[tuple[str, str]]:
+def _note(code: str, message: str) -> dict[str, str]:
+    """Word a warning of the summary."""
+    return {"code": code, "message": message}
+
+
+def _doubts(found: Registration) -> list[dict[str, str]]:
     """Say what is doubtful about the registration."""
     warnings = []
     left_out = np.flatnonzero(~found.used)
     if left_out.size:
         text = f"frames {', '.join(map(str, left_out))} fit the others badly and were left out"
-        warnings.append(("frames-left-out", text))
+        warnings.append(_note("frames-left-out", text))
     if found.guard.get("ambiguous"):
         warnings.append(
-            (
+            _note(
                 "registration-ambiguous",
                 "the frames could also be aligned a lattice vector off: too little but "
                 "periodic crystal is seen in them. Near an interface planes may then be mixed, and "

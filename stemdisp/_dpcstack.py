@@ -11,10 +11,11 @@ import numpy as np
 
 from stemdisp._dpcfield import rotate
 from stemdisp._mean import half_noise, mean_of
+from stemdisp._places import find_places
 from stemdisp._source import ArrayFrame, FileFrame, Frame, FrameSource, Reader, quarter_turns
 from stemdisp.dpc import analyse_dpc, dpc_vector, integrate_gradient
 from stemdisp.errors import DataError
-from stemdisp.register import Registration, find_places
+from stemdisp.register import Registration, registration_of
 
 _LOOKED_AT = 8  # frames that settle the rotation of the detector
 
@@ -191,7 +192,8 @@ def align_segments(
 
     image, noise = integrated(sums.sum(axis=0), total)
     if not counts[1].any():
-        return found.registration(image, noise, None)
+        return registration_of(found, image, noise_psd=noise, halves=None)
     halves = np.stack([integrated(*half)[0] for half in zip(sums, counts, strict=True)])
     noise = half_noise(np.nan_to_num(halves) * counts, counts)
-    return found.registration(image, noise, (halves[0], halves[1]))
+    parts = (halves[0], halves[1])
+    return registration_of(found, image, noise_psd=noise, halves=parts)

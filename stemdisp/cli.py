@@ -90,7 +90,12 @@ def cli() -> None:
     "quoted pattern ('dir/*.emd') analyses every file that it matches as a field of its own.",
 )
 @click.option("--output", metavar="DIR", help="Where to write. Default: results/NAME of CONFIG.")
-@click.option("--scheduler", metavar="ADDRESS", help="Reserved for distributed runs.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of a Dask cluster whose workers see the same files: frames, or fields, are shared among "
+    "them (pip install 'stemdisp[cluster]').",
+)
 @click.option("--quiet", is_flag=True, help="Show neither progress nor the summary.")
 @_debug
 def run(
@@ -104,31 +109,30 @@ def run(
     from stemdisp._patterns import is_pattern
     from stemdisp.config import load_config, with_input
 
-    if scheduler is not None:
-        raise ConfigError(
-            f"--scheduler {scheduler}: distributed runs need a later version; leave it out"
-        )
     settings = load_config(config)
     if inputs:
         settings = with_input(settings, inputs)
     target = Path(output) if output else Path("results", Path(config).stem)
-    if any(map(is_pattern, settings.input.path)):
-        _analyse_fields(settings, target, quiet=quiet)
-        return
-    summary = _analyse(settings, target, quiet=quiet)
+    from stemdisp._spread import open_cluster
+
+    with open_cluster(scheduler) as executor:
+        if any(map(is_pattern, settings.input.path)):
+            _analyse_fields(settings, target, quiet=quiet, executor=executor)
+            return
+        summary = _analyse(settings, target, quiet=quiet, executor=executor)
     if not quiet:
         click.echo(summary)
         click.echo(f"Report: {target / 'report.html'}")
 
 
-def _analyse(settings: Any, target: Path, *, quiet: bool) -> str:
+def _analyse(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> str:
     """Run the pipeline and put its results in place; return the summary in words."""
     from stemdisp._publish import publish
 
     with publish(target) as folder:
         from stemdisp import pipeline, report
 
-        result = pipeline.run(settings, progress=not quiet)
+        result = pipeline.run(settings, progress=not quiet, executor=executor)
         report.write(result, folder, progress=not quiet)
         return report.text_summary(result)
 

@@ -21,7 +21,7 @@ from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
-from stemdisp.dose import FrameSeries, measure_frames
+from stemdisp.dose import measure_frames
 from stemdisp.errors import DataError
 from stemdisp.find import (
     find_unexpected,
@@ -151,9 +151,7 @@ def _run(
     with clock.stage("load", bar):
         projection = _project(config)
         curve = _curve(config)  # before anything takes time: its file may be wrong
-        source = signal
-        if source is None:
-            source = open_input(config.input.path, config.input.kind)
+        source = open_input(config.input.path, config.input.kind) if signal is None else signal
         kind = classify(source, config.input.kind)
     with clock.stage("register", bar):
         seen = acquire(
@@ -163,7 +161,7 @@ def _run(
             executor=executor,
             progress=_steps(bar),
         )
-        warnings += [{"code": code, "message": text} for code, text in seen.warnings]
+        warnings += seen.warnings
     with clock.stage("lattice", bar):
         scene = _lattice(seen.image, source, projection, config)
         scene = replace(scene, curve=curve, noise_psd=seen.noise_psd)
@@ -185,8 +183,6 @@ def _run(
         columns=tables.ordered(columns, "columns"),
         planes=tables.ordered(planes, "planes"),
         line_profile=tables.ordered(profile, "line_profile"),
-        frames=None if series is None else tables.ordered(series.frames, "frames"),
-        dose_series=None if series is None else tables.ordered(series.series, "dose_series"),
         image=np.asarray(seen.image.data, dtype=np.float32),
         residual=(fit.residual * lattice.sign).astype(np.float32),
         pixel_size_A=size,
@@ -199,6 +195,7 @@ def _run(
             fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(size[0] * size[1])
         ),
         **numbers,
+        **series,
     )
     summary = build_summary(
         result,
@@ -371,12 +368,12 @@ def _frames(
     fitted: tuple[pd.DataFrame, pd.DataFrame, list[pd.DataFrame]],
     executor: Executor | None,
     bar: Any,
-) -> FrameSeries | None:
+) -> dict[str, pd.DataFrame]:
     """Per-frame table and dose series of a stack, from its columns, film and halves."""
     if seen.registration is None or seen.source is None:
-        return None
+        return {}
     columns, film, halves = fitted
-    return measure_frames(
+    found = measure_frames(
         seen.source,
         seen.registration,
         scene=scene,
@@ -386,3 +383,7 @@ def _frames(
         executor=executor,
         progress=_steps(bar),
     )
+    return {
+        "frames": tables.ordered(found.frames, "frames"),
+        "dose_series": tables.ordered(found.series, "dose_series"),
+    }

@@ -11,24 +11,17 @@ Conventions: shifts are (x, y), x right, y down, in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from stemdisp._filter import cosine_spectrum, filtered_frames, reduced_shape
-from stemdisp._finealign import common_area
-from stemdisp._locate import locate
 from stemdisp._mean import assembled, mean_of
+from stemdisp._places import Placed, find_places
 from stemdisp._resample import Place
 from stemdisp._source import FrameSource, frame_source
-from stemdisp._spread import spread
-from stemdisp._straighten import straighten
-from stemdisp.errors import DataError
-
-_BEYOND_PX = 0.1  # lines may end this much outside their frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,41 +124,6 @@ class Registration:
             return self.places[index]
         start = np.array(self.origin_px) + self.shifts_px[index]
         return Place(start, (self.image.shape[1], self.image.shape[0]))
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """Where frames lie: `places`, and `used`, `correlation`, `guard`, `scan` of `Registration`."""
-
-    places: tuple[Place | None, ...]
-    used: np.ndarray
-    correlation: np.ndarray
-    guard: dict[str, Any]
-    scan: dict[str, Any]
-
-    def registration(
-        self,
-        image: np.ndarray,
-        noise_psd: tuple[np.ndarray, np.ndarray] | None,
-        halves: tuple[np.ndarray, np.ndarray] | None,
-    ) -> Registration:
-        """Put the places together with the mean of the frames."""
-        start = np.array([place.start if place else (np.nan, np.nan) for place in self.places])
-        first = start[np.flatnonzero(self.used)[0]]
-        origin = np.rint(first).astype(int)
-        return Registration(
-            shifts_px=start - first,
-            image=image,
-            origin_px=(int(origin[0]), int(origin[1])),
-            used=self.used,
-            correlation=self.correlation,
-            noise_psd=noise_psd,
-            n_used=int(np.count_nonzero(self.used)),
-            guard=self.guard,
-            halves=halves,
-            scan=self.scan,
-            places=self.places,
-        )
 
 
 def align_stack(
@@ -293,146 +251,45 @@ def align_frames(
     )
     sums, counts = mean_of(source.frames, found.places, executor=executor)
     image, noise, halves = assembled(sums, counts)
-    return found.registration(image, noise, halves)
+    return registration_of(found, image, noise_psd=noise, halves=halves)
 
 
-def find_places(
-    source: FrameSource,
+def registration_of(
+    found: Placed,
+    image: np.ndarray,
     *,
-    upsample: int = 20,
-    max_shift_px: float | None = None,
-    correct_scan: bool = True,
-    executor: Executor | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    guard: bool = True,
-) -> Placed:
-    """Find where frames lie and how their lines are displaced; see `align_frames`.
+    noise_psd: tuple[np.ndarray, np.ndarray] | None,
+    halves: tuple[np.ndarray, np.ndarray] | None,
+) -> Registration:
+    """Put the places of frames together with their mean.
 
     Parameters
     ----------
-    source, upsample, max_shift_px, correct_scan, executor, progress, guard
-        As for `align_frames`.
+    found : Placed
+    image : ndarray, shape (ny, nx)
+    noise_psd, halves
+        As in `Registration`.
 
     Returns
     -------
-    Placed
-
-    Raises
-    ------
-    ValueError, DataError
-        As `align_stack`.
+    Registration
     """
-    n, shape = len(source), source.shape
-    if isinstance(upsample, bool) or int(upsample) != upsample or upsample < 1:
-        raise ValueError(f"upsample={upsample!r} must be a whole number, 1 or more")
-    if max_shift_px is None:
-        max_shift_px = min(shape) / 4
-    if not max_shift_px > 0:
-        raise ValueError(f"max_shift_px={max_shift_px!r} must be a positive number of pixels")
-    tell = _Progress(progress, (2 + 2 * correct_scan) * n)
-    small = reduced_shape(shape, n)
-    scale = np.array([shape[1] / small[1], shape[0] / small[0]])
-    calls = ((read, small) for read in source.frames)
-    spectra = tell.each(spread(cosine_spectrum, calls, executor=executor))
-    filtered, usable = filtered_frames(spectra, n, small)
-    index = np.flatnonzero(usable)
-    if not index.size:
-        raise DataError(f"none of the {n} frames holds an image: all are blank or constant")
-    used, report = usable.copy(), _no_guard()
-    shifts, correlation = np.full((n, 2), np.nan), np.full(n, np.nan)
-    shifts[index], correlation[index] = 0.0, 1.0
-    drift = np.zeros((n, 2))
-    if index.size > 1:
-        # Near the borders the filter saw mirrored content, which stays with the frame.
-        border = max(4, round(0.03 * min(filtered.shape[1:])))
-        filtered = filtered[:, border:-border, border:-border]
-        found = locate(
-            filtered,
-            usable,
-            max_step=max_shift_px / max(scale),
-            upsample=upsample,
-            guard=guard,
-            line_axis=source.line_axis if correct_scan else None,
-            tell=tell.step,
-        )
-        shifts, used, correlation, report = (
-            found.shifts,
-            found.used,
-            found.correlation,
-            found.report,
-        )
-        common_area((shifts * scale)[used], shape)
-        # the border's lines drift too
-        drift = found.drift * scale * np.array(small)[list(source.line_axis), None]
-        drift /= np.array(filtered.shape[1:])[list(source.line_axis), None]
-        shifts = shifts * scale
-        report["max_transitivity_px"] *= float(max(scale))
-    del filtered
-    places = _places(shifts, drift, used, source)
-    jitter = (0.0, 0.0)
-    if correct_scan and np.count_nonzero(used) > 1:
-        mean = mean_of(source.channels, places, executor=executor, tell=tell.step)
-        places, jitter = straighten(source, places, mean, executor, tell.step)
-    tell.finish()
-    scan = {
-        "drift_px": np.where(used[:, None], drift, np.nan),
-        "jitter_px": jitter,
-        "directions": len({source.line_axis[k] for k in np.flatnonzero(used)}),
-    }
-    return Placed(tuple(places), used, correlation, report, scan)
-
-
-class _Progress:
-    """Counts steps and tells the caller."""
-
-    def __init__(self, callback: Callable[[int, int], None] | None, total: int) -> None:
-        self.callback, self.total, self.done = callback, total, 0
-
-    def step(self, steps: int = 1) -> None:
-        self.done = min(self.done + steps, self.total)
-        if self.callback is not None:
-            self.callback(self.done, self.total)
-
-    def each(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            yield item
-            self.step()
-
-    def finish(self) -> None:
-        if self.done < self.total:
-            self.step(self.total - self.done)
-
-
-def _no_guard() -> dict[str, Any]:
-    """Return what the guard reports when there is nothing to place."""
-    return {
-        "n_pairs": 0,
-        "max_transitivity_px": 0.0,
-        "n_repaired": 0,
-        "margin": None,
-        "ambiguous": False,
-    }
-
-
-def _places(
-    shifts: np.ndarray, drift: np.ndarray, used: np.ndarray, source: FrameSource
-) -> list[Place | None]:
-    """Places of the frames on the pixels of the first one, the drift taken out."""
-    index = np.flatnonzero(used)
-    reach = np.maximum(abs(drift[index]).max(axis=0) / 2 - _BEYOND_PX, 0.0)
-    first, size = common_area(shifts[index], source.shape)
-    first, size = first + np.ceil(reach).astype(int), size - 2 * np.ceil(reach).astype(int)
-    places: list[Place | None] = [None] * len(source)
-    for k in index:
-        path = None
-        if drift[k].any():
-            lines = size[1 - source.line_axis[k]]
-            full = source.shape[source.line_axis[k]]
-            path = np.linspace(-0.5, 0.5, lines)[:, None] * drift[k] * (lines / full)
-        places[k] = Place(
-            first + shifts[k], (int(size[0]), int(size[1])), path, source.line_axis[k]
-        )
-    return places
+    start = np.array([place.start if place else (np.nan, np.nan) for place in found.places])
+    first = start[np.flatnonzero(found.used)[0]]
+    origin = np.rint(first).astype(int)
+    return Registration(
+        shifts_px=start - first,
+        image=image,
+        origin_px=(int(origin[0]), int(origin[1])),
+        used=found.used,
+        correlation=found.correlation,
+        noise_psd=noise_psd,
+        n_used=int(np.count_nonzero(found.used)),
+        guard=found.guard,
+        halves=halves,
+        scan=found.scan,
+        places=found.places,
+    )
 
 
 def as_signal(stack: Any, image: np.ndarray, origin: tuple[int, int]) -> Any:

@@ -57,7 +57,7 @@ def imported():
 
 
 def test_what_is_imported_is_declared():
-    packages = declared("atomap", "simulate")
+    packages = declared("atomap", "cluster", "simulate")
     missing = {}
     for name, where in imported().items():
         carrier = CARRIED.get(name, name)
