@@ -371,7 +371,7 @@ def _frames(
 ) -> dict[str, pd.DataFrame]:
     """Per-frame table and dose series of a stack, from its columns, film and halves."""
     if seen.registration is None or seen.source is None:
-        return {}
+        return {"frames": None, "dose_series": None}
     columns, film, halves = fitted
     found = measure_frames(
         seen.source,
