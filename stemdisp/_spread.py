@@ -12,6 +12,7 @@ from typing import Any
 from stemdisp.errors import ConfigError, DataError
 
 _MOST_THREADS = 4  # each holds a few images
+_PATIENCE_S = 10.0
 
 
 def spread(
@@ -111,14 +112,14 @@ def open_cluster(address: str | None) -> Iterator[Executor | None]:
             "--scheduler needs the package distributed: pip install 'stemdisp[cluster]'"
         ) from error
     try:
-        client = Client(address, timeout=10, set_as_default=False)
+        client = Client(address, timeout=_PATIENCE_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--scheduler {address}: no Dask scheduler answers there; start one with "
             "'dask scheduler', or correct the address (tcp://host:8786)"
         ) from error
     try:
-        client.wait_for_workers(1, timeout=30)
+        client.wait_for_workers(1, timeout=3 * _PATIENCE_S)
         executor = client.get_executor()
         executor.n_workers = max(1, sum(client.nthreads().values()))
         yield executor

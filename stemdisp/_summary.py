@@ -127,7 +127,7 @@ def _input(source: Signal2D, kind: str, files: tuple[str, ...]) -> dict[str, Any
         "title": str(source.metadata.get_item("General.title", default="")),
         "kind": kind,
         "shape": shape,
-        "n_frames": shape[0] if kind == "stack" else 1,
+        "n_frames": _n_scans(source, kind),
         "sha256": sha256_of(paths) if paths else None,
     }
 
@@ -246,13 +246,16 @@ def _vacancies(result: Result) -> dict[str, Any] | None:
 
 def _dose(source: Signal2D, kind: str, registration: Registration | None) -> float | None:
     """Electrons per square angstrom that made the image; None where the data do not say."""
-    n = 1 if kind == "image" else int(source.data.shape[0])
-    dose = dose_of(source, n)
+    dose = dose_of(source, _n_scans(source, kind))
     if dose is None:
         return None
-    if kind == "dpc-segments":  # all segments count the same electrons
-        return float(dose[0])
     return float(np.sum(dose if registration is None else dose[registration.used]))
+
+
+def _n_scans(source: Signal2D, kind: str) -> int:
+    """Count the scans of the specimen: all segments of one count the same electrons."""
+    several = source.data.ndim > (3 if kind == "dpc-segments" else 2)
+    return int(source.data.shape[0]) if several else 1
 
 
 def _sensitivity(result: Result, dose: float | None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stemdisp import _acquire
+from stemdisp import _acquire, _spread
 from stemdisp._spread import open_cluster, spread
 from stemdisp.cli import main
 from stemdisp.errors import ConfigError, DataError
@@ -107,7 +107,8 @@ def test_a_task_that_kills_every_worker_ends_in_words(cluster):
         list(spread(_die, [(1,)], executor=executor))
 
 
-def test_nobody_at_the_address(capsys, stack, tmp_path):
+def test_nobody_at_the_address(capsys, stack, tmp_path, monkeypatch):
+    monkeypatch.setattr(_spread, "_PATIENCE_S", 0.5)
     with (
         pytest.raises(ConfigError, match="no Dask scheduler answers there"),
         open_cluster("tcp://127.0.0.1:9"),
