@@ -11,6 +11,7 @@ import numpy as np
 from scipy import fft, ndimage
 from scipy.signal.windows import tukey
 
+from stemdisp._spread import spread
 from stemdisp.errors import DataError
 
 _MIN_COMMON = 0.2
@@ -68,10 +69,11 @@ def refine_shifts(
         step()
     for _ in range(_REFINEMENTS):
         index = np.flatnonzero(used)
-        total = np.sum([spectra[i] for i in index], axis=0)
+        total = np.zeros_like(spectra[index[0]])
         for i in index:
-            others = total - spectra[i]
-            move, correlation[i] = _local_peak(others, spectra[i], size, upsample)
+            total += spectra[i]
+        calls = ((total - spectra[i], spectra[i], size, upsample) for i in index)
+        for i, (move, correlation[i]) in zip(index, spread(_local_peak, calls), strict=True):
             # A frame moves against the others; about their common mean the move is smaller.
             move *= (len(index) - 1) / len(index)
             shifts[i] += move

@@ -40,8 +40,12 @@ def compiled(function: Callable) -> Callable:
 
 
 def inner(function: Callable) -> Callable:
-    """Compile what only other compiled functions call."""
-    return numba.njit(**_FLAGS, no_cpython_wrapper=True)(function)
+    """Compile what only other compiled functions call, into each of them.
+
+    Called and not written out, it would come from the cache in another version than that which
+    was compiled together with its caller, and a first run would differ in the last bits.
+    """
+    return numba.njit(**_FLAGS, no_cpython_wrapper=True, inline="always")(function)
 
 
 @inner

@@ -20,6 +20,7 @@ _TOLERANCE_PX = 1.5
 _SWEEPS = 10
 _MIN_MARGIN = 2.0
 _PRIOR = 6.0
+_PRIOR_IN_DOUBT = 60.0  # where the evidence decides nothing, chance must not
 _MIN_CELL_PX = 4.0
 _MIN_REPEAT = 0.25  # correlation of a frame with itself, one lattice vector away
 _MAD = 1.4826  # standard deviations per median absolute deviation
@@ -249,11 +250,14 @@ def place_frames(pairs: Pairs, n: int, *, guard: bool = True) -> Placement:
     -----
     Every choice is a set of positions, so it is transitive by construction. Frames are placed one
     after the other where the sum over all pairs is largest; then single frames, and all frames
-    from one on, are moved to other candidates until nothing improves. Positions are last the
+    from one on, are moved to other candidates until nothing improves. Where other choices are as
+    good, it is done again with a stronger preference for small steps. Positions are last the
     least-squares solution of the chosen candidates.
     """
     if guard:
-        positions = _improve(pairs, _grow(pairs, n))
+        positions = _improve(pairs, _grow(pairs, n, _PRIOR), _PRIOR)
+        if _margin(pairs, positions) < _MIN_MARGIN:
+            positions = _improve(pairs, _grow(pairs, n, _PRIOR_IN_DOUBT), _PRIOR_IN_DOUBT)
     else:
         steps = [pairs[i, i + 1] for i in range(n - 1)]
         best = [c.shift[c.value.argmax()] if len(c.shift) else np.zeros(2) for c in steps]
@@ -264,30 +268,34 @@ def place_frames(pairs: Pairs, n: int, *, guard: bool = True) -> Placement:
     return Placement(positions, agreement, report)
 
 
-def _grow(pairs: Pairs, n: int) -> np.ndarray:
+def _grow(pairs: Pairs, n: int, prior: float) -> np.ndarray:
     """Place the frames in time order, each against those before it."""
     positions = np.zeros((n, 2))
     for i in range(1, n):
         earlier = {key: c for key, c in pairs.items() if key[1] <= i}
         options = _options(earlier, positions, i)
         if len(options):
-            positions[i] = options[_frame_scores(earlier, positions, i, options).argmax()]
+            positions[i] = options[
+                _frame_scores(earlier, positions, i, options, prior=prior).argmax()
+            ]
         else:
             positions[i] = positions[i - 1]
     return positions
 
 
-def _improve(pairs: Pairs, positions: np.ndarray) -> np.ndarray:
+def _improve(pairs: Pairs, positions: np.ndarray, prior: float) -> np.ndarray:
     """Move single frames and blocks of frames while that raises the total score."""
     positions = positions.copy()
     for _ in range(_SWEEPS):
         before = positions.copy()
         for i in range(len(positions)):
             options = np.vstack([positions[i], _options(pairs, positions, i)])
-            positions[i] = options[_frame_scores(pairs, positions, i, options).argmax()]
+            positions[i] = options[
+                _frame_scores(pairs, positions, i, options, prior=prior).argmax()
+            ]
         for i in range(1, len(positions)):
             moves = np.vstack([np.zeros(2), _block_moves(pairs, positions, i)])
-            positions[i:] += moves[_block_scores(pairs, positions, i, moves).argmax()]
+            positions[i:] += moves[_block_scores(pairs, positions, i, moves, prior=prior).argmax()]
         if abs(positions - before).max() < _TOLERANCE_PX:
             break
     return positions
@@ -306,7 +314,7 @@ def _options(pairs: Pairs, positions: np.ndarray, i: int) -> np.ndarray:
 
 
 def _frame_scores(
-    pairs: Pairs, positions: np.ndarray, i: int, options: np.ndarray, *, prior: bool = True
+    pairs: Pairs, positions: np.ndarray, i: int, options: np.ndarray, *, prior: float = 0.0
 ) -> np.ndarray:
     """Total score (p,) of all pairs of frame i for each of its possible positions."""
     total = np.zeros(len(options))
@@ -315,8 +323,8 @@ def _frame_scores(
             continue
         step = options - positions[a] if b == i else positions[b] - options
         total += c.look_up(step)
-        if prior and b - a == 1:
-            total -= _step_cost(c, step, len(positions))
+        if prior > 0 and b - a == 1:
+            total -= prior * _step_cost(c, step, len(positions))
     return total
 
 
@@ -327,7 +335,7 @@ def _block_moves(pairs: Pairs, positions: np.ndarray, i: int) -> np.ndarray:
 
 
 def _block_scores(
-    pairs: Pairs, positions: np.ndarray, i: int, moves: np.ndarray, *, prior: bool = True
+    pairs: Pairs, positions: np.ndarray, i: int, moves: np.ndarray, *, prior: float = 0.0
 ) -> np.ndarray:
     """Total score (p,) of the pairs across the cut before frame i, for each move."""
     total = np.zeros(len(moves))
@@ -335,14 +343,14 @@ def _block_scores(
         if a < i <= b:
             step = positions[b] - positions[a] + moves
             total += c.look_up(step)
-            if prior and b - a == 1:
-                total -= _step_cost(c, step, len(positions))
+            if prior > 0 and b - a == 1:
+                total -= prior * _step_cost(c, step, len(positions))
     return total
 
 
 def _step_cost(c: Candidates, step: np.ndarray, n: int) -> np.ndarray:
     """Cost of large steps, of the size of the scatter of total scores: it decides ties only."""
-    return _PRIOR * np.sqrt(n) * c.spread * np.hypot(step[:, 0], step[:, 1]) / max(c.limit)
+    return np.sqrt(n) * c.spread * np.hypot(step[:, 0], step[:, 1]) / max(c.limit)
 
 
 def _solve(pairs: Pairs, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -380,11 +388,11 @@ def _margin(pairs: Pairs, positions: np.ndarray) -> float:
     for i in range(len(positions)):
         options = _options(pairs, positions, i)
         moves = options - positions[i]
-        scores = _frame_scores(pairs, positions, i, np.vstack([positions[i], options]), prior=False)
+        scores = _frame_scores(pairs, positions, i, np.vstack([positions[i], options]))
         leads.append(_lead(scores, moves, [c for key, c in pairs.items() if i in key]))
     for i in range(1, len(positions)):
         moves = _block_moves(pairs, positions, i)
-        scores = _block_scores(pairs, positions, i, np.vstack([np.zeros(2), moves]), prior=False)
+        scores = _block_scores(pairs, positions, i, np.vstack([np.zeros(2), moves]))
         leads.append(_lead(scores, moves, [c for (a, b), c in pairs.items() if a < i <= b]))
     return min(leads)
 

@@ -166,9 +166,7 @@ def _needs(name: str, found: Sequence[RawSignal], choice: Choice | None) -> list
         titles = ", ".join(repr(raw.title) for raw in usable)
         needs.append(f'[input] path: which signal, as "{name}::NAME", NAME one of {titles}')
     elif choice.role == "image" and any(g.signals[0] is not taken[0] for g in groups(found)):
-        needs.append(
-            '[input] kind: "dpc-segments" to take the segments or the DPC vector instead'
-        )
+        needs.append('[input] kind: "dpc-segments" to take the segments or the DPC vector instead')
     elif choice.role == "image" and any(raw.data.ndim == 3 for raw in taken):
         needs.append('[input] kind: "dpc-segments" if the images are those of detector segments')
     if any(raw.pixel_size_A is None for raw in taken):

@@ -1,5 +1,9 @@
 """The compiled kernels of the joint fit against sums over pixels that use none of its algebra."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -225,3 +229,30 @@ def test_strips_hold_every_column_once():
     for k in range(1, strips.count - 1):
         mine = y[strips.first[k] : strips.first[k + 1]]
         assert ((mine >= 24 * k - 0.5) & (mine < 24 * (k + 1) - 0.5)).all()
+
+
+_FIT = """
+import hashlib
+import numpy as np
+from stemdisp.refine import refine_columns
+from stemdisp.simulate import simulate_stack
+stack, truth = simulate_stack(seed=1, n_frames=1, size=160)
+inside = truth[["x_px", "y_px"]].ge(20).all(axis=1) & truth[["x_px", "y_px"]].lt(140).all(axis=1)
+found = refine_columns(stack.inav[0], truth.loc[inside, ["species", "x_px", "y_px"]])
+numbers = found.select_dtypes("number").to_numpy(dtype=float)
+print(hashlib.sha256(numbers.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_first_run_gives_the_bits_of_every_later_one(tmp_path):
+    """Code that was just compiled, and the same code from the cache."""
+    there = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    bits = [
+        subprocess.run(
+            [sys.executable, "-c", _FIT], env=there, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(3)
+    ]
+    assert len(bits[0]) > 60
+    assert bits[1] == bits[0] and bits[2] == bits[0]
