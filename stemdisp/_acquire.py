@@ -129,6 +129,7 @@ def acquire(
         "scan_rotation_deg": signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None),
     }
     options: dict[str, Any] = {"executor": executor, "progress": progress}
+    rotation = None
     try:
         if what == "stack":
             source = frame_source(signal, **where)
@@ -137,10 +138,15 @@ def acquire(
             step, vector = signal_pixel_size_A(signal), is_vector(signal)
             series = segment_series(signal.data, step=step, vector=vector, **where)
             source, found = series.source, align_segments(series, **options)
+            rotation = series.options["rotation_deg"]
     except ValueError as error:
         raise DataError(str(error)) from error
+    image = as_signal(signal, found.image, found.origin_px)
+    if rotation is not None:
+        image.metadata.set_item("stemdisp.dpc.rotation_deg", rotation)
+        image.metadata.set_item("stemdisp.dpc.high_pass_A", None)
     return Acquired(
-        image=as_signal(signal, found.image, found.origin_px),
+        image=image,
         registration=found,
         noise_psd=found.noise_psd,
         source=replace(source, dose=dose_of(signal, len(source))),

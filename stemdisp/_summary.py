@@ -20,6 +20,7 @@ from stemdisp.vacancies import count_vacancies
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
+    from stemdisp._acquire import Acquired
     from stemdisp.fit import Fit
     from stemdisp.register import Registration
     from stemdisp.result import Result
@@ -39,7 +40,7 @@ def build_summary(
     *,
     fit: Fit,
     displacements: Displacements,
-    registration: Registration | None,
+    acquired: Acquired,
     source: Signal2D,
     kind: str,
     from_file: bool,
@@ -55,7 +56,7 @@ def build_summary(
         The joint fit.
     displacements : Displacements
         Bulk offset and how it was found.
-    registration : Registration or None
+    acquired : Acquired
         For stacks.
     source : Signal2D
         What was loaded.
@@ -71,7 +72,7 @@ def build_summary(
     dict
     """
     offset = dict(displacements.offset)
-    seen = _sensitivity(result, _dose(source, kind, registration))
+    seen = _sensitivity(result, _dose(source, kind, acquired.registration))
     nulls = statistics.null_test(result.planes, bulk_from=result.config.analysis.bulk_from)
     summary = {
         "schema": SCHEMA,
@@ -98,7 +99,8 @@ def build_summary(
         "dose_series": _dose_series(result),
         "interpretation": _interpretation(result),
         "refine": _refine(result, fit),
-        "registration": _registration(registration, np.array(result.pixel_size_A)),
+        "dpc": _dpc(acquired),
+        "registration": _registration(acquired.registration, np.array(result.pixel_size_A)),
         "quality": tables.count_quality(result.columns),
         "unexpected": 0 if result.unexpected is None else len(result.unexpected),
         "warnings": warnings + _warnings(result, fit, displacements, nulls),
@@ -312,7 +314,28 @@ def _registration(registration: Registration | None, size: np.ndarray) -> dict[s
         "n_used": int(registration.n_used),
         "max_shift_A": float(np.max(np.hypot(*(shifts * size).T))),
         "guard": {k: _plain(v) for k, v in registration.guard.items()},
+        "scan": _scan(registration.scan),
     }
+
+
+def _scan(scan: dict[str, Any]) -> dict[str, Any] | None:
+    """Distortions that were taken out of the frames; None where none were looked for."""
+    if not scan:
+        return None
+    drift = scan["drift_px"][np.isfinite(scan["drift_px"]).all(axis=1)]
+    return {
+        "drift_rms_px": [float(x) for x in np.sqrt(np.mean(drift**2, axis=0))],
+        "jitter_px": [float(x) for x in scan["jitter_px"]],
+        "directions": int(scan["directions"]),
+    }
+
+
+def _dpc(acquired: Acquired) -> dict[str, Any] | None:
+    """How segments became an image; None for an image that was one from the beginning."""
+    found = acquired.image.metadata.get_item("stemdisp.dpc", default=None)
+    if found is None:
+        return None
+    return {name: _plain(value) for name, value in found.as_dictionary().items()}
 
 
 def _systematic(result: Result, displacements: Displacements) -> list[tuple[str, str]]:

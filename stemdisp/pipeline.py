@@ -201,7 +201,7 @@ def _run(
         result,
         fit=fit,
         displacements=columns.attrs["displacements"],
-        registration=seen.registration,
+        acquired=seen,
         source=source,
         kind=kind,
         from_file=signal is None,

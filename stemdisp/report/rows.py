@@ -340,10 +340,26 @@ def registration_rows(result: Any) -> Rows:
                 f"{number(wrong, 6)} of {number(guard.get('n_pairs'), 6)}",
             )
         )
+    rows += _scan_rows(shifts.get("scan"), result.pixel_size_A)
     unclear = {True: "YES: frames may be a lattice vector off", False: "no"}
     margin = f" (lead {number(guard['margin'])})" if known(guard.get("margin")) else ""
     verdict = unclear.get(guard.get("ambiguous"), UNKNOWN)
     return [*rows, ("placing ambiguous", verdict + margin)]
+
+
+def _scan_rows(scan: dict[str, Any] | None, pixel_size: tuple[float, float]) -> Rows:
+    """Return what was taken out of the frames' scan lines."""
+    if not scan:
+        return []
+    drift, jitter = (max(scan[name]) for name in ("drift_rms_px", "jitter_px"))
+    against = "the specimen" if scan["directions"] > 1 else "the mean of the frames"
+    return [
+        (f"drift within a frame, against {against} (rms)", _pixels(drift, pixel_size)),
+        (
+            "jitter of the scan lines (rms)",
+            _pixels(jitter, pixel_size) if jitter > 0 else "none seen",
+        ),
+    ]
 
 
 def _pixels(value: Any, pixel_size: tuple[float, float]) -> str:
