@@ -71,7 +71,7 @@ def write_stack(path: Path, n_frames: int, size: int, *, seed: int = 0) -> None:
         dose_e_per_A2=1e9,
         jitter_px=(0.0, 0.0),
         shear_px=0.0,
-        film_A=FILM_A,
+        film_A=min(FILM_A, 0.2 * size * PIXEL_A),
     )
     image = still.data[0]
     rng = np.random.default_rng(seed)
@@ -176,7 +176,7 @@ def page(rows: Sequence[tuple[Case, dict]], command: str) -> str:
 
 Whole runs (`stemdisp.run`: registration, fit, statistics, dose series; no report) of synthetic stacks
 that are read from disk frame by frame. The specimen is that of the sample data under {FILM_A:.0f} Å of
-film, with {DOSE:.0f} electrons per Å² in each frame; the true δ(1) is 0.54 Å. Peak memory is that of the
+film (less in small frames), with {DOSE:.0f} electrons per Å² in each frame; the true δ(1) is 0.54 Å. Peak memory is that of the
 process that runs, without workers. Written by
 
 ```

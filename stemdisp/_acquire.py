@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemdisp._dpcstack import align_segments, segment_series
-from stemdisp._source import FrameSource, frame_source
+from stemdisp._source import FrameSource, absolute_paths, frame_source
 from stemdisp.dpc import analyse_dpc, dpc_signal, is_vector
 from stemdisp.errors import DataError
 from stemdisp.load import classify, dose_of, load, signal_pixel_size_A
@@ -125,7 +125,7 @@ def acquire(
     lazy = not isinstance(signal.data, np.ndarray)
     where: dict[str, Any] = {
         "kind": kind,
-        "paths": _absolute(paths) if lazy and paths is not None else None,
+        "paths": absolute_paths(paths) if lazy and paths is not None else None,
         "scan_rotation_deg": signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None),
     }
     options: dict[str, Any] = {"executor": executor, "progress": progress}
@@ -152,12 +152,6 @@ def acquire(
         source=replace(source, dose=dose_of(signal, len(source))),
         warnings=tuple(_doubts(found)),
     )
-
-
-def _absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Write paths as workers started elsewhere understand them."""
-    parts = (path.partition("::") for path in paths)
-    return tuple(os.path.abspath(file) + mark + name for file, mark, name in parts)
 
 
 def _one_scan(signal: Signal2D) -> Acquired:

@@ -12,25 +12,30 @@ import numpy as np
 from scipy import fft, ndimage, optimize
 
 _SIGNAL_FREE = 0.25  # 1/px: no column is so sharp
+_FINE_STEP = 0.0125
+_FINE = _SIGNAL_FREE + _FINE_STEP * (np.arange(20) + 0.5)  # middles of rings without signal
 _MEDIAN_CHI2 = 0.455
 _LEAST_NOISE = 1e-3  # of the power on the ring with most contrast
-_COARSE_SIDE = 512  # more pixels than this do not place the frames any better
+_COARSE_SIDE = 768  # more pixels than this do not place the frames any better
 _LEAST_SIDE = 256
-_MOST_PIXELS = 2**27  # of all reduced frames together: half a gigabyte
+_MOST_PIXELS = 2**28  # of all reduced frames together: a gigabyte
 
 
 def reduced_shape(shape: tuple[int, int], n: int) -> tuple[int, int]:
-    """Pixels to which frames are reduced to be placed: about 512 a side, fewer for very many."""
+    """Pixels to which frames are reduced to be placed: about 768 a side, fewer for very many."""
     side = min(_COARSE_SIDE, max(_LEAST_SIDE, int((_MOST_PIXELS / n) ** 0.5)))
     factor = max(1, round(min(shape) / side))
     return round(shape[0] / factor), round(shape[1] / factor)
 
 
-def cosine_spectrum(read: Callable[[], np.ndarray], small: tuple[int, int]) -> np.ndarray | None:
-    """Slow part of the cosine spectrum of a frame of unit variance; None if there is no image.
+def cosine_spectrum(
+    read: Callable[[], np.ndarray], small: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Slow part of the cosine spectrum of a frame, and its power in the fine rings.
 
     The cosine transform, whose mirrored borders leave no cross in the spectrum of an image that
-    is not periodic, reduces and filters at once.
+    is not periodic, reduces and filters at once. The frame is scaled to unit variance. None if
+    there is no image.
     """
     frame = read()
     valid = np.isfinite(frame)
@@ -41,44 +46,66 @@ def cosine_spectrum(read: Callable[[], np.ndarray], small: tuple[int, int]) -> n
     if not spread > 1e-9 * max(abs(frame).max(), 1e-300):
         return None
     spectrum = fft.dctn(((frame - frame.mean()) / spread).astype(np.float32), norm="ortho")
-    return spectrum[: small[0], : small[1]].copy()
+    band = np.floor((_frequencies(frame.shape) - _SIGNAL_FREE) / _FINE_STEP)
+    inside = (band >= 0) & (band < len(_FINE))
+    numbers, values = band[inside].astype(np.int8), spectrum[inside] ** 2
+    fine = [np.median(values[numbers == b]) for b in range(len(_FINE))]
+    return spectrum[: small[0], : small[1]].copy(), np.array(fine)
+
+
+def _frequencies(shape: tuple[int, int]) -> np.ndarray:
+    """Spatial frequency of every cosine coefficient, 1/px."""
+    ny, nx = shape
+    return np.hypot(np.arange(nx) / (2 * nx), np.arange(ny)[:, None] / (2 * ny))
 
 
 def filtered_frames(
-    spectra: Iterable[np.ndarray | None], n: int, small: tuple[int, int]
+    spectra: Iterable[tuple[np.ndarray, np.ndarray] | None],
+    n: int,
+    *,
+    small: tuple[int, int],
+    factor: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return filtered frames (n, ny, nx) from their spectra, and which of them are usable."""
+    """Return filtered frames (n, ny, nx) from their spectra, and which of them are usable.
+
+    `factor` is the number of original pixels along one of the reduced ones.
+    """
     frames = np.zeros((n, *small), dtype=np.float32)
     usable = np.zeros(n, dtype=bool)
-    for i, spectrum in enumerate(spectra):
-        if spectrum is not None:
-            frames[i], usable[i] = spectrum, True
+    fine = np.zeros(len(_FINE))
+    for i, found in enumerate(spectra):
+        if found is not None:
+            frames[i], usable[i] = found[0], True
+            fine += found[1]
     if usable.any():
         power = np.zeros(small)
         for i in np.flatnonzero(usable):
             power += frames[i].astype(float) ** 2
-        weight = matched_filter(power / np.count_nonzero(usable))
+        count = np.count_nonzero(usable)
+        weight = matched_filter(power / count, (_FINE * factor, fine / count))
         for i in np.flatnonzero(usable):
             frames[i] = fft.idctn(frames[i] * weight, norm="ortho")
     return frames, usable
 
 
-def matched_filter(power: np.ndarray) -> np.ndarray:
+def matched_filter(power: np.ndarray, fine: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Real filter for cosine coefficients, with the maximum-likelihood weights of each ring.
 
     Two copies of an unknown image with the power S in noise of the power N are best compared with
     the weight S / (N (N + 2 S)). The noise is the 1/k^2 + constant that the fine rings show,
-    where no signal is left; S is what the ring's mean has above it, lattice included.
+    where no signal is left (`fine`: frequencies in 1/px of the reduced frames, and medians of the
+    power; of frames that were reduced they lie beyond what is left of the spectrum); S is what
+    the ring's mean has above it, lattice included.
     """
-    ny, nx = power.shape
-    k = np.hypot(np.arange(nx) / (2 * nx), np.arange(ny)[:, None] / (2 * ny))
-    width = 1.0 / min(ny, nx)
+    k = _frequencies(power.shape)
+    width = 1.0 / min(power.shape)
     centres, middle = ring_medians(k, power, width)
     middle = np.maximum(middle / _MEDIAN_CHI2, 1e-9 * middle.max())
     mean = ndimage.mean(power, np.rint(k / width).astype(int), np.arange(1, len(centres) + 1))
-    fine = centres > _SIGNAL_FREE
     basis = np.column_stack([centres**-2.0, np.ones_like(centres)])
-    factors, _ = optimize.nnls(basis[fine] / middle[fine, None], np.ones(fine.sum()))
+    where, level = fine[0], np.maximum(fine[1] / _MEDIAN_CHI2, 1e-9 * middle.max())
+    shape = np.column_stack([where**-2.0, np.ones_like(where)])
+    factors, _ = optimize.nnls(shape / level[:, None], np.ones(len(where)))
     # Data that were smoothed before have less noise in the fine rings, and data without noise
     # would be compared by their rounding: hence the lower limits.
     floor = _LEAST_NOISE * mean[np.argmax(mean * centres**2)]

@@ -17,13 +17,14 @@ from stemdisp.errors import DataError
 _MIN_COMMON = 0.2
 _REFINEMENTS = 3
 _SEARCH_PX = 1.5
+_MOST_BYTES = 2**29
 
 
-def not_outlying(values: np.ndarray) -> np.ndarray:
-    """Return True where a value is not far below the others."""
+def not_outlying(values: np.ndarray, *, share: float = 0.5) -> np.ndarray:
+    """Return True where a value is not far below the others: by scatter, and by a share of them."""
     median = np.median(values)
     scatter = 1.4826 * np.median(abs(values - median))
-    return ~((values < median - 5 * scatter) & (values < 0.5 * median))
+    return ~((values < median - 5 * scatter) & (values < share * median))
 
 
 def common_area(
@@ -49,6 +50,33 @@ def cut_out(frame: np.ndarray, start: np.ndarray, size: np.ndarray, order: int =
     return moved[: size[1], : size[0]]
 
 
+class _Spectra:
+    """Spectra of frames at their places; of very many frames they are made again when needed."""
+
+    def __init__(
+        self, frames: np.ndarray, start: np.ndarray, size: np.ndarray, window: np.ndarray
+    ) -> None:
+        self.frames, self.start, self.size, self.window = frames, start.copy(), size, window
+        self.keep = 4.0 * len(frames) * size[0] * size[1] <= _MOST_BYTES
+        self.made: dict[int, np.ndarray] = {}
+
+    def of(self, i: int) -> np.ndarray:
+        """Give the spectrum of a frame."""
+        if i in self.made:
+            return self.made[i]
+        part = cut_out(self.frames[i], self.start[i], self.size)
+        spectrum = fft.rfft2(part * self.window)
+        if self.keep:
+            self.made[i] = spectrum
+        return spectrum
+
+    def move(self, i: int, by: np.ndarray) -> None:
+        """Sample a frame (x, y) further on."""
+        self.start[i] += by
+        if i in self.made:
+            self.made[i] = _sample_further(self.made[i], by, self.size)
+
+
 def refine_shifts(
     filtered: np.ndarray,
     shifts: np.ndarray,
@@ -63,21 +91,26 @@ def refine_shifts(
     first, size = common_area(shifts[index] - shifts[index[0]], filtered.shape[1:], 0.05)
     start = first + shifts - shifts[index[0]]
     window = np.outer(tukey(size[1], 0.1), tukey(size[0], 0.1)).astype(np.float32)
-    spectra = {}
-    for i in index:
-        spectra[i] = fft.rfft2(cut_out(filtered[i], start[i], size) * window)
-        step()
-    for _ in range(_REFINEMENTS):
+    spectra = _Spectra(filtered, start, size, window)
+    for number in range(_REFINEMENTS):
         index = np.flatnonzero(used)
-        total = np.zeros_like(spectra[index[0]])
-        for i in index:
-            total += spectra[i]
-        calls = ((total - spectra[i], spectra[i], size, upsample) for i in index)
-        for i, (move, correlation[i]) in zip(index, spread(_local_peak, calls), strict=True):
+        total = np.zeros((size[1], size[0] // 2 + 1), dtype=np.complex64)
+        for part in spread(spectra.of, ((i,) for i in index)):
+            total += part
+            if number == 0:
+                step()
+
+        def peak(i: int, total: np.ndarray = total) -> tuple[np.ndarray, float]:
+            own = spectra.of(i)
+            return _local_peak(total - own, own, size, upsample)
+
+        for i, (move, correlation[i]) in zip(
+            index, spread(peak, ((i,) for i in index)), strict=True
+        ):
             # A frame moves against the others; about their common mean the move is smaller.
             move *= (len(index) - 1) / len(index)
             shifts[i] += move
-            spectra[i] = _sample_further(spectra[i], move, size)
+            spectra.move(i, move)
         used[index] = not_outlying(correlation[index])
     shifts -= shifts[np.flatnonzero(used)[0]]
     shifts[~used] = np.nan

@@ -26,6 +26,7 @@ _MOST_DRIFT = 0.05  # of the frame
 _PLACINGS = 4
 _HARMLESS_DRIFT_PX = 1.0
 _SAME_PX = 1.5
+_ALIKE = 0.85  # of the median correlation: less is not the same image any more
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +82,7 @@ def locate(
         used, start = usable.copy(), np.full((n, 2), np.nan)
         used[index] = not_outlying(place.agreement)
         start[index] = place.positions_px
-        if before is not None and abs(start - before)[index].max() < _SAME_PX:
-            break
+        same = before is not None and abs(start - before)[index].max() < _SAME_PX
         before = start
         step = tell if placing == 0 else _nothing
         common_area(start[used], frames.shape[1:])
@@ -90,9 +90,13 @@ def locate(
         if line_axis is None:
             break
         shifts, drift = coarse_drift(frames, (shifts, drift), used, line_axis)
-        if abs(drift).max() < _HARMLESS_DRIFT_PX:
+        if same or abs(drift).max() < _HARMLESS_DRIFT_PX:
             break
         straight = _straight(frames, drift, index, line_axis)
+    # blurred and charged frames, and those that jumped half-way, only now stand out
+    kept = np.flatnonzero(used)
+    used[kept] = not_outlying(correlation[kept], share=_ALIKE)
+    shifts[~used], drift[~used] = np.nan, 0.0
     return Located(shifts, drift, used, correlation, place.report)
 
 

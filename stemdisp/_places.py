@@ -82,7 +82,7 @@ def find_places(
     scale = np.array([shape[1] / small[1], shape[0] / small[0]])
     calls = ((read, small) for read in source.frames)
     spectra = tell.each(spread(cosine_spectrum, calls, executor=executor))
-    filtered, usable = filtered_frames(spectra, n, small)
+    filtered, usable = filtered_frames(spectra, n, small=small, factor=float(scale.mean()))
     index = np.flatnonzero(usable)
     if not index.size:
         raise DataError(f"none of the {n} frames holds an image: all are blank or constant")

@@ -110,7 +110,7 @@ def resample(
 def _along_rows(block: np.ndarray, start: np.ndarray, n: int, nodes: int) -> np.ndarray:
     """Sample n values of every row, one pixel apart, from its own place on."""
     first = np.floor(start).astype(int) - (nodes // 2 - 1)
-    weight = _lagrange(np.arange(nodes, dtype=float)[None], (start - first)[:, None])
+    weight = lagrange(np.arange(nodes, dtype=float)[None], (start - first)[:, None])
     low, high = first.min(), first.max() + n + nodes
     take = np.clip(np.arange(low, high), 0, block.shape[1] - 1)
     wide = block[:, take]
@@ -128,14 +128,14 @@ def _across_rows(rows: np.ndarray, heights: np.ndarray, n: int, nodes: int) -> n
     first = np.searchsorted(heights, wanted, side="right") - nodes // 2
     first = np.clip(first, 0, len(heights) - nodes)
     near = first[:, None] + np.arange(nodes)
-    weight = _lagrange(heights[near], wanted[:, None])
+    weight = lagrange(heights[near], wanted[:, None])
     out = np.zeros((n, rows.shape[1]))
     for k in range(nodes):
         out += weight[:, k, None] * rows[near[:, k]]
     return out
 
 
-def _lagrange(nodes: np.ndarray, where: np.ndarray) -> np.ndarray:
+def lagrange(nodes: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Weights (rows, nodes) of the polynomial through the nodes, at one place in each row."""
     n = nodes.shape[1]
     weight = np.ones(np.broadcast_shapes(nodes.shape, (len(where), n)))

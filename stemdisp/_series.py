@@ -6,9 +6,9 @@ Kernels for `register`: arrays in, pixels out.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
-from stemdisp._placement import Placement, correlate_pairs, place_frames
+from stemdisp._candidates import correlate_pairs, shifted
+from stemdisp._placement import Placement, place_frames
 
 _MOST_AT_ONCE = 24  # frames whose pairs are all in memory
 _BLOCK = 16
@@ -60,7 +60,7 @@ def _block_mean(frames: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Mean of frames on the pixels of the first; zero where none has any."""
     total, count = np.zeros(frames.shape[1:]), np.zeros(frames.shape[1:])
     for frame, (x, y) in zip(frames, positions, strict=True):
-        moved = ndimage.shift(frame, (-y, -x), order=1, cval=np.nan)
+        moved = shifted(frame, (-y, -x))
         inside = np.isfinite(moved)
         total += np.where(inside, moved, 0.0)
         count += inside

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,6 +50,12 @@ def _opened(paths: tuple[str, ...], kind: str) -> Any:
     from stemdisp.load import load
 
     return load(list(paths), kind=kind, lazy=True).data
+
+
+def absolute_paths(paths: Iterable[str]) -> tuple[str, ...]:
+    """Write paths (FILE or FILE::NAME) as workers that were started elsewhere understand them."""
+    parts = (path.partition("::") for path in paths)
+    return tuple(os.path.abspath(file) + mark + name for file, mark, name in parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,6 +142,10 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
     from stemdisp._patterns import expand
 
     paths = expand(settings.input.path, leave_out=target)
+    if executor is not None:
+        from stemdisp._source import absolute_paths
+
+        paths = absolute_paths(paths)
     from stemdisp.batch import run_fields  # heavy
 
     options = {"executor": executor, "progress": not quiet, "tell": None if quiet else click.echo}

@@ -167,13 +167,12 @@ def _run(
         scene = replace(scene, curve=curve, noise_psd=seen.noise_psd)
     with clock.stage("refine", bar):
         scene, columns, film, halves = fit_crystal(scene, seen.registration, warnings)
-    lattice, interface, size = scene.lattice, scene.interface, scene.size
     with clock.stage("displacement", bar):
         columns, planes = _displacement(scene, columns, halves)
     with clock.stage("occupancy", bar):
         columns, planes, profile = _occupancy(scene, columns, planes)
     with clock.stage("statistics", bar):
-        numbers = {} if interface is None else _statistics(scene, columns, planes)
+        numbers = {} if scene.interface is None else _statistics(scene, columns, planes)
     with clock.stage("dose", bar):
         series = _frames(scene, seen, (columns, film, halves), executor, bar)
     fit = columns.attrs["fit"]
@@ -184,15 +183,15 @@ def _run(
         planes=tables.ordered(planes, "planes"),
         line_profile=tables.ordered(profile, "line_profile"),
         image=np.asarray(seen.image.data, dtype=np.float32),
-        residual=(fit.residual * lattice.sign).astype(np.float32),
-        pixel_size_A=size,
-        lattice=lattice,
-        interface=interface,
+        residual=(fit.residual * scene.lattice.sign).astype(np.float32),
+        pixel_size_A=scene.size,
+        lattice=scene.lattice,
+        interface=scene.interface,
         projection=projection,
         curve=curve if columns["occupancy"].notna().any() else None,
         profile_line_px=profile.attrs.get("line_px"),
         unexpected=find_unexpected(
-            fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(size[0] * size[1])
+            fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(np.prod(scene.size))
         ),
         **numbers,
         **series,

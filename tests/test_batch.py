@@ -40,7 +40,7 @@ def fake(monkeypatch, tmp_path):
     ran = []
     modules = _fake_fields.modules()
 
-    def run(config, *, progress):
+    def run(config, *, progress, executor=None):
         ran.append(Path(config.input.path[0]).name)
         return _fake_fields.run(config, progress=progress)
 
@@ -332,7 +332,7 @@ def test_nothing_is_kept_of_a_field_but_its_row(fake, data, monkeypatch):
 
     seen, alive = [], []
 
-    def run(config, *, progress):
+    def run(config, *, progress, executor=None):
         gc.collect()
         alive.append(sum(ref() is not None for ref in seen))
         result = Big(config)
@@ -394,7 +394,7 @@ KILLED = textwrap.dedent(
         finished = {{p.name for p in out.glob("*/.stemdisp")}} and {{
             p.parent.name for p in out.glob("[!.]*/.stemdisp")}}
 
-        def run(config, *, progress):
+        def run(config, *, progress, executor=None):
             ran.append(pathlib.Path(config.input.path[0]).stem)
             return again(config)
 

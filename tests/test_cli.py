@@ -52,7 +52,7 @@ def stubs(monkeypatch):
     seen = types.SimpleNamespace(config=None, progress=None, error=None)
     pipeline, report = types.ModuleType("pipeline"), types.ModuleType("report")
 
-    def run(config, *, progress):
+    def run(config, *, progress, executor=None):
         seen.config, seen.progress = config, progress
         if seen.error is not None:
             raise seen.error
@@ -137,7 +137,6 @@ def test_errors_end_in_one_line_and_leave_the_old_results(
         (["run", "absent.toml"], "absent.toml: no such configuration file"),
         (["run", "absent.toml", "--input"], "--input names no file"),
         (["run", "absent.toml", "--outptu", "x"], "Did you mean '--output'?"),
-        (["run", "absent.toml", "--scheduler", "tcp://x"], "need a later version"),
         (["simulate", "a.tif"], "must end in .hspy"),
         (["simulate", "no/such/place/a.hspy"], "no such directory"),
         (["simulate", "a.hspy", "--size", "0"], "Invalid value for '--size'"),
@@ -261,7 +260,7 @@ def test_a_run_that_is_told_to_stop_cleans_up(tmp_path, config):
     script = (
         "import sys, time, types\n"
         "module = types.ModuleType('stemdisp.pipeline')\n"
-        "def run(config, *, progress):\n"
+        "def run(config, *, progress, executor=None):\n"
         "    sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(60)\n"
         "module.run = run\n"
         "sys.modules['stemdisp.pipeline'] = module\n"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stemdisp import _filter, register
-from stemdisp._placement import Candidates, place_frames
+from stemdisp._candidates import Candidates
+from stemdisp._placement import place_frames
 from stemdisp._source import frame_source
 from stemdisp.errors import DataError
 from stemdisp.register import align_stack

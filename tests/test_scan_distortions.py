@@ -61,10 +61,9 @@ def test_frames_that_drift_while_scanned_are_placed_right(blobs):
     found = align_stack(stack)
     assert abs(found.shifts_px - middle).max() < 1.0  # a lattice vector is 19 px or more
     assert not found.guard["ambiguous"]
-    # Negative control: the film of drifting frames fits better a lattice vector off.
+    # Negative control: the film of drifting frames fits as well a lattice vector off.
     rigid = align_stack(stack, correct_scan=False)
-    assert abs(rigid.shifts_px - middle).max() > 15
-    assert rigid.guard["margin"] < 0.5 * found.guard["margin"]
+    assert rigid.guard["margin"] < 0.3 * found.guard["margin"]
 
 
 def test_two_scan_directions_tell_the_drift_that_all_frames_share(blobs):
@@ -225,3 +224,30 @@ def test_lines_and_their_prior_from_known_equations():
     # Negative control: a prior of no jitter does not follow the lines.
     stiff = np.array([_scanpath.line_path(each, LinePrior(1e-3, 1e-3, 0.02)) for each in sets])
     assert np.sqrt(np.mean((stiff - truths) ** 2, axis=(0, 1)))[0] > 0.25
+
+
+def spoiled(frame, how):
+    """A frame as things go wrong."""
+    from scipy import ndimage
+
+    if how == "blurred":
+        return ndimage.gaussian_filter(frame, 5.0)
+    if how == "charged":
+        out = frame.copy()
+        out[150:] += 5 * frame.std() * np.linspace(0, 1, SIZE - 150)[:, None]
+        out[200:230] *= 4
+        return out
+    if how == "jumped":
+        return np.vstack([frame[: SIZE // 2], np.roll(frame, 9, axis=1)[SIZE // 2 :]])
+    return (frame + np.roll(frame, 8, axis=1)) / 2  # doubled
+
+
+@pytest.mark.parametrize("how", ["blurred", "charged", "jumped", "doubled"])
+def test_spoiled_frames_are_left_out_and_the_others_kept(blobs, how):
+    truth = paths(5, SIZE, drift_px=2.0, jitter_px=(0.2, 0.1), seed=11)
+    stack = image_frames(blobs, truth, SIZE, seed=11)
+    assert align_stack(stack).used.all()  # negative control
+    stack[3] = spoiled(stack[3], how)
+    found = align_stack(stack)
+    np.testing.assert_array_equal(found.used, [True, True, True, False, True])
+    assert np.isnan(found.shifts_px[3]).all() and found.places[3] is None
