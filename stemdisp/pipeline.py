@@ -147,7 +147,6 @@ def _as_config(given: Any) -> Config:
 def _run(
     config: Config, signal: Signal2D | None, clock: Clock, bar: Any, executor: Executor | None
 ) -> Result:
-    warnings: list[dict[str, str]] = []
     with clock.stage("load", bar):
         projection = _project(config)
         curve = _curve(config)  # before anything takes time: its file may be wrong
@@ -161,7 +160,7 @@ def _run(
             executor=executor,
             progress=_steps(bar),
         )
-        warnings += seen.warnings
+        warnings = list(seen.warnings)
     with clock.stage("lattice", bar):
         scene = _lattice(seen.image, source, projection, config)
         scene = replace(scene, curve=curve, noise_psd=seen.noise_psd)
