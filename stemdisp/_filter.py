@@ -18,13 +18,16 @@ _MEDIAN_CHI2 = 0.455
 _LEAST_NOISE = 1e-3  # of the power on the ring with most contrast
 _COARSE_SIDE = 768  # more pixels than this do not place the frames any better
 _LEAST_SIDE = 256
+_MOST_REDUCED = 4  # columns must still be seen, unless memory forbids
 _MOST_PIXELS = 2**28  # of all reduced frames together: a gigabyte
 
 
 def reduced_shape(shape: tuple[int, int], n: int) -> tuple[int, int]:
-    """Pixels to which frames are reduced to be placed: about 768 a side, fewer for very many."""
+    """Pixels to which frames are reduced to be placed: at most 768 a side, fewer for very many."""
     side = min(_COARSE_SIDE, max(_LEAST_SIDE, int((_MOST_PIXELS / n) ** 0.5)))
-    factor = max(1, round(min(shape) / side))
+    factor = max(1, -(-min(shape) // side))
+    if factor > _MOST_REDUCED and n * min(shape) ** 2 <= _MOST_PIXELS * _MOST_REDUCED**2:
+        factor = _MOST_REDUCED
     return round(shape[0] / factor), round(shape[1] / factor)
 
 
