@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemdisp._dpcstack import align_segments, segment_series
-from stemdisp._source import FrameSource, absolute_paths, frame_source
-from stemdisp.dpc import analyse_dpc, dpc_signal, is_vector
+from stemdisp._source import FrameSource, absolute_paths, check_square_pixels, frame_source
+from stemdisp.dpc import Dpc, analyse_dpc, dpc_found, dpc_signal, is_vector
 from stemdisp.errors import DataError
 from stemdisp.load import classify, dose_of, load, signal_pixel_size_A
 from stemdisp.register import Registration, align_frames, as_signal
@@ -129,28 +129,30 @@ def acquire(
         "scan_rotation_deg": signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None),
     }
     options: dict[str, Any] = {"executor": executor, "progress": progress}
-    rotation = None
+    result = None
     try:
+        check_square_pixels(signal_pixel_size_A(signal), where["scan_rotation_deg"])
         if what == "stack":
             source = frame_source(signal, **where)
             found = align_frames(source, **options)
         else:
             step, vector = signal_pixel_size_A(signal), is_vector(signal)
             series = segment_series(signal.data, step=step, vector=vector, **where)
-            source, found = series.source, align_segments(series, **options)
-            rotation = series.options["rotation_deg"]
+            source = series.source
+            found, result = align_segments(series, **options)
     except ValueError as error:
         raise DataError(str(error)) from error
     image = as_signal(signal, found.image, found.origin_px)
-    if rotation is not None:
-        image.metadata.set_item("stemdisp.dpc.rotation_deg", rotation)
-        image.metadata.set_item("stemdisp.dpc.high_pass_A", None)
+    doubts = _doubts(found)
+    if result is not None:
+        image.metadata.set_item("stemdisp.dpc", dpc_found(result))
+        doubts += _dpc_doubts(result)
     return Acquired(
         image=image,
         registration=found,
         noise_psd=found.noise_psd,
         source=replace(source, dose=dose_of(signal, len(source))),
-        warnings=tuple(_doubts(found)),
+        warnings=tuple(doubts),
     )
 
 
@@ -160,6 +162,13 @@ def _one_scan(signal: Signal2D) -> Acquired:
         result = analyse_dpc(signal)
     except ValueError as error:
         raise DataError(str(error)) from error
+    return Acquired(
+        dpc_signal(result, signal), noise_psd=result.noise_psd, warnings=tuple(_dpc_doubts(result))
+    )
+
+
+def _dpc_doubts(result: Dpc) -> list[dict[str, str]]:
+    """Say what is doubtful about the segments."""
     warnings = []
     if not result.sign_margin > _SIGN_SEEN:
         warnings.append(
@@ -179,9 +188,7 @@ def _one_scan(signal: Signal2D) -> Acquired:
                 "detector",
             )
         )
-    return Acquired(
-        dpc_signal(result, signal), noise_psd=result.noise_psd, warnings=tuple(warnings)
-    )
+    return warnings
 
 
 def _note(code: str, message: str) -> dict[str, str]:
@@ -194,7 +201,8 @@ def _doubts(found: Registration) -> list[dict[str, str]]:
     warnings = []
     left_out = np.flatnonzero(~found.used)
     if left_out.size:
-        text = f"frames {', '.join(map(str, left_out))} fit the others badly and were left out"
+        which = ", ".join(map(str, left_out))
+        text = f"frames {which} hold no image or fit the others badly, and were left out"
         warnings.append(_note("frames-left-out", text))
     if found.guard.get("ambiguous"):
         warnings.append(

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from stemdisp._dpcfield import rotate
+from stemdisp._dpcfield import field_powers, least_curl_angle, rotate
 from stemdisp._mean import half_noise, mean_of
 from stemdisp._places import find_places
 from stemdisp._source import ArrayFrame, FileFrame, Frame, FrameSource, Reader, quarter_turns
-from stemdisp.dpc import analyse_dpc, dpc_vector, integrate_gradient
+from stemdisp.dpc import Dpc, analyse_dpc, dpc_vector, integrate_gradient, sum_smoothing_px
 from stemdisp.errors import DataError
 from stemdisp.register import Registration, registration_of
 
@@ -27,11 +27,16 @@ class VectorFrame:
     segments: Reader
     rotation_deg: float
     vector: bool
+    smoothing_px: float
 
     def __call__(self) -> np.ndarray:
         """Read, and turn onto the axes of the image."""
         data = _filled(self.segments())
-        dx, dy = data if self.vector else dpc_vector(data)
+        try:
+            vector = data if self.vector else dpc_vector(data, smoothing_px=self.smoothing_px)
+        except ValueError:  # nothing was counted, in parts at least: a blank frame
+            return np.zeros((2, *data.shape[-2:]))
+        dx, dy = vector
         turned = rotate(dx - dx.mean(), dy - dy.mean(), np.radians(self.rotation_deg))
         return np.stack(turned)
 
@@ -113,8 +118,10 @@ def segment_series(
     ]
     frames = tuple(Frame(read, turn) for read, turn in zip(readers, turns, strict=True))
     size = step or (1.0, 1.0)
-    options = {"pixel_size_A": size, "rotation_deg": _rotation(frames, size, vector=vector)}
-    fields = tuple(VectorFrame(read, options["rotation_deg"], vector) for read in frames)
+    rotation = _rotation(frames, step, vector=vector)
+    options = {"pixel_size_A": step, "rotation_deg": rotation}
+    smoothing = sum_smoothing_px(step)
+    fields = tuple(VectorFrame(read, rotation, vector, smoothing) for read in frames)
     source = FrameSource(
         frames=tuple(IntegratedFrame(field, size) for field in fields),
         shape=shape if turns[0] % 2 == 0 else shape[::-1],
@@ -124,22 +131,30 @@ def segment_series(
     return SegmentSeries(frames, source, options, vector)
 
 
-def _rotation(frames: tuple[Reader, ...], step: tuple[float, float], *, vector: bool) -> float:
-    """Rotation of the detector, from some frames together: they need not be aligned for it."""
-    found, weight = [], []
-    for k in np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _LOOKED_AT)).astype(int)):
-        data = _filled(frames[k]())
-        if not np.ptp(data) > 0:
-            continue
-        result = analyse_dpc(data, pixel_size_A=step, vector=vector)
-        found.append(np.exp(1j * np.radians(result.rotation_deg)))
-        weight.append(max(result.sign_margin, 0.0) * (1.0 - result.curl_fraction))
-    if not found or not sum(weight) > 0:
+def _rotation(
+    frames: tuple[Reader, ...], step: tuple[float, float] | None, *, vector: bool
+) -> float:
+    """Rotation of the detector, from some frames together: they need not be aligned for it.
+
+    The frames' powers are added up before the angle of the least curl is taken, and the sign is
+    that with bright atoms in all of them together: single frames may be too noisy for either.
+    """
+    picked = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _LOOKED_AT)).astype(int))
+    powers, seen = np.zeros(3), []
+    for k in picked:
+        dx, dy = VectorFrame(frames[k], 0.0, vector, sum_smoothing_px(step))()
+        if np.ptp(dx) > 0 or np.ptp(dy) > 0:
+            powers += field_powers(dx, dy, step or (1.0, 1.0))
+            seen.append(k)
+    if not seen:
         raise DataError(
             "the segments of no frame show atoms; check which signals are the segments, and their "
             "order"
         )
-    return float(np.degrees(np.angle(np.sum(np.array(found) * weight))))
+    angle = float(np.degrees(least_curl_angle(powers)))
+    options = {"pixel_size_A": step, "rotation_deg": angle, "vector": vector}
+    margins = [analyse_dpc(_filled(frames[k]()), **options).sign_margin for k in seen]
+    return angle if sum(margins) >= 0 else angle - float(np.copysign(180.0, angle))
 
 
 def _filled(data: np.ndarray) -> np.ndarray:
@@ -157,7 +172,7 @@ def align_segments(
     executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
-) -> Registration:
+) -> tuple[Registration, Dpc]:
     """Place the frames by their iDPC images, average every segment, and integrate the means.
 
     Parameters
@@ -175,6 +190,8 @@ def align_segments(
     -------
     Registration
         Its image and its halves are integrated from straightened and averaged segments.
+    Dpc
+        How the mean segments became the image.
 
     Raises
     ------
@@ -185,15 +202,15 @@ def align_segments(
     sums, counts = mean_of(series.segments, found.places, executor=executor)
     total = counts.sum(axis=0)
 
-    def integrated(part: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, Any]:
+    def integrated(part: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, Dpc]:
         mean = _filled(np.where(number > 0, part / np.maximum(number, 1.0), np.nan))
         result = analyse_dpc(mean, vector=series.vector, **series.options)
-        return np.where(number > 0, result.image, np.nan), result.noise_psd
+        return np.where(number > 0, result.image, np.nan), result
 
-    image, noise = integrated(sums.sum(axis=0), total)
-    if not counts[1].any():
-        return registration_of(found, image, noise_psd=noise, halves=None)
-    halves = np.stack([integrated(*half)[0] for half in zip(sums, counts, strict=True)])
-    noise = half_noise(np.nan_to_num(halves) * counts, counts)
-    parts = (halves[0], halves[1])
-    return registration_of(found, image, noise_psd=noise, halves=parts)
+    image, result = integrated(sums.sum(axis=0), total)
+    noise, parts = result.noise_psd, None
+    if counts[1].any():
+        halves = np.stack([integrated(*half)[0] for half in zip(sums, counts, strict=True)])
+        noise = half_noise(np.nan_to_num(halves) * counts, counts)
+        parts = (halves[0], halves[1])
+    return registration_of(found, image, noise_psd=noise, halves=parts), result

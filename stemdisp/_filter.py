@@ -23,10 +23,10 @@ _MOST_PIXELS = 2**28  # of all reduced frames together: a gigabyte
 
 
 def reduced_shape(shape: tuple[int, int], n: int) -> tuple[int, int]:
-    """Pixels to which frames are reduced to be placed: at most 768 a side, fewer for very many."""
+    """Choose the size of reduced frames: at most 768 a side, or a quarter; less for very many."""
     side = min(_COARSE_SIDE, max(_LEAST_SIDE, int((_MOST_PIXELS / n) ** 0.5)))
-    factor = max(1, -(-min(shape) // side))
-    if factor > _MOST_REDUCED and n * min(shape) ** 2 <= _MOST_PIXELS * _MOST_REDUCED**2:
+    factor = max(1, -(-round((shape[0] * shape[1]) ** 0.5) // side))
+    if factor > _MOST_REDUCED and n * shape[0] * shape[1] <= _MOST_PIXELS * _MOST_REDUCED**2:
         factor = _MOST_REDUCED
     return round(shape[0] / factor), round(shape[1] / factor)
 

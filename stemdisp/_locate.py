@@ -78,7 +78,8 @@ def locate(
     drift, before = np.zeros((n, 2)), None
     straight = frames
     for placing in range(_PLACINGS):
-        place = place_series(straight[index], max_step, guard=guard)
+        some = straight if index.size == n else straight[index]
+        place = place_series(some, max_step, guard=guard)
         used, start = usable.copy(), np.full((n, 2), np.nan)
         used[index] = not_outlying(place.agreement)
         start[index] = place.positions_px
@@ -97,6 +98,7 @@ def locate(
     kept = np.flatnonzero(used)
     used[kept] = not_outlying(correlation[kept], share=_ALIKE)
     shifts[~used], drift[~used] = np.nan, 0.0
+    shifts -= shifts[np.flatnonzero(used)[0]]
     return Located(shifts, drift, used, correlation, place.report)
 
 

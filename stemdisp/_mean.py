@@ -16,6 +16,7 @@ from stemdisp._resample import Place
 from stemdisp._spread import spread
 
 CHUNK = 8  # frames that one worker adds up; a fixed number, for sums that never differ
+_LEAST_COVERED = 0.2  # of the pixels
 
 
 def partial_sums(
@@ -44,19 +45,23 @@ def partial_sums(
     return sums, counts
 
 
-def half_noise(halves: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def half_noise(halves: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Noise power of the mean on rings of spatial frequency, from even minus odd frames.
 
     The median of exponentially distributed power is ln 2 of its mean, and does not see the few
-    frequencies at which imperfectly aligned columns remain.
+    frequencies at which imperfectly aligned columns remain. None if the halves share too little.
     """
-    n_even, n_odd = counts.reshape(2, -1).max(axis=1)
-    full = (counts[0] == n_even) & (counts[1] == n_odd)
-    difference = np.where(full, halves[0] / n_even - halves[1] / n_odd, 0.0)
-    # Scaled from the variance of the difference, s2 (1/a + 1/b), to that of the mean, s2 / (a+b).
-    difference *= np.sqrt(n_even * n_odd) / (n_even + n_odd)
+    even, odd = counts.astype(float)
+    both = (even > 0) & (odd > 0)
+    if both.mean() < _LEAST_COVERED:
+        return None
+    a, b = np.where(both, even, 1.0), np.where(both, odd, 1.0)
+    # Scaled from the variance of the difference, s2 (1/a + 1/b), to that of the mean of all frames.
+    everything = counts.sum(axis=0).max()
+    difference = np.where(both, halves[0] / a - halves[1] / b, 0.0)
+    difference *= np.sqrt(a * b / ((a + b) * everything))
     ny, nx = difference.shape
-    window = np.outer(np.hanning(ny + 2)[1:-1], np.hanning(nx + 2)[1:-1]) * full
+    window = np.outer(np.hanning(ny + 2)[1:-1], np.hanning(nx + 2)[1:-1]) * both
     difference -= np.sum(difference * window) / np.sum(window)
     power = abs(fft.fft2(difference * window)) ** 2 / np.sum(window**2)
     k = np.hypot(fft.fftfreq(nx), fft.fftfreq(ny)[:, None])

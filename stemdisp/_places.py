@@ -120,7 +120,8 @@ def find_places(
     jitter = (0.0, 0.0)
     if correct_scan and np.count_nonzero(used) > 1:
         mean = mean_of(source.channels, places, executor=executor, tell=tell.step)
-        places, jitter = straighten(source, places, mean, executor, tell.step)
+        places, added, jitter = straighten(source, places, mean, executor, tell.step)
+        drift = drift + added * _full_height(places, source)
     tell.finish()
     scan = {
         "drift_px": np.where(used[:, None], drift, np.nan),
@@ -160,6 +161,16 @@ def _no_guard() -> dict[str, Any]:
         "margin": None,
         "ambiguous": False,
     }
+
+
+def _full_height(places: list[Place | None], source: FrameSource) -> np.ndarray:
+    """Lines of a frame over those of the mean, shape (n, 1); 1 for frames left out."""
+    out = np.ones((len(places), 1))
+    for k, place in enumerate(places):
+        if place is not None:
+            axis = source.line_axis[k]
+            out[k] = source.shape[axis] / place.size[1 - axis]
+    return out
 
 
 def _places(

@@ -43,7 +43,11 @@ class Place:
         inside = self._inside(frame.shape)
         if valid.all():
             return self._resample(frame), inside
-        part = self._resample(np.where(valid, frame, np.median(frame[valid])))
+        # The nearest value that was measured does least harm beside a missing one.
+        nearest = ndimage.distance_transform_edt(
+            ~valid, return_distances=False, return_indices=True
+        )
+        part = self._resample(frame[tuple(nearest)])
         # Pixels that a bad one touches are left out.
         good = self._resample(valid.astype(float), order=1) > 0.999
         good &= True if inside is None else inside

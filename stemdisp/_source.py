@@ -169,6 +169,30 @@ def frame_source(
     )
 
 
+def check_square_pixels(step: tuple[float, float] | None, rotation_deg: Any) -> None:
+    """Refuse to turn frames whose pixels are not square: x and y would have to change places.
+
+    Parameters
+    ----------
+    step : (float, float) or None
+        Pixel size along x and y.
+    rotation_deg : float, sequence of float, or None
+        See `frame_source`.
+
+    Raises
+    ------
+    ValueError
+        If there is something to turn and the two pixel sizes differ.
+    """
+    if step is None or rotation_deg is None or not np.any(np.asarray(rotation_deg, dtype=float)):
+        return
+    if not np.isclose(step[0], step[1], rtol=1e-3):
+        raise ValueError(
+            f"pixels of {step[0]:g} x {step[1]:g} angstrom: only frames with square pixels can be "
+            "turned upright; leave scan_rotation_deg out, or resample the frames"
+        )
+
+
 def quarter_turns(rotation_deg: Any, n: int, shape: tuple[int, int]) -> tuple[int, ...]:
     """Quarter turns that bring the content of frames scanned in other directions upright.
 

@@ -48,15 +48,8 @@ def spread(
             yield from _in_order(pool, function, calls, 2 * size)
         return
     size = getattr(executor, "n_workers", None) or getattr(executor, "_max_workers", 4)
-    try:
+    with _told_of_lost_workers():
         yield from _in_order(executor, function, calls, 2 * size)
-    except Exception as error:
-        if type(error).__name__ != "KilledWorker":  # of a package that need not be there
-            raise
-        raise DataError(
-            "the cluster's workers died at the same task again and again, most likely for want of "
-            "memory; give each worker more"
-        ) from error
 
 
 def _knows_cores() -> bool:
@@ -119,13 +112,29 @@ def open_cluster(address: str | None) -> Iterator[Executor | None]:
             "'dask scheduler', or correct the address (tcp://host:8786)"
         ) from error
     try:
-        client.wait_for_workers(1, timeout=3 * _PATIENCE_S)
+        try:
+            client.wait_for_workers(1, timeout=3 * _PATIENCE_S)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"--scheduler {address}: it has no workers; start some with 'dask worker {address}'"
+            ) from error
         executor = client.get_executor()
         executor.n_workers = max(1, sum(client.nthreads().values()))
-        yield executor
-    except TimeoutError as error:
-        raise ConfigError(
-            f"--scheduler {address}: it has no workers; start some with 'dask worker {address}'"
-        ) from error
+        with _told_of_lost_workers():
+            yield executor
     finally:
         client.close()
+
+
+@contextmanager
+def _told_of_lost_workers() -> Iterator[None]:
+    """Word the error of a task at which every worker died."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":  # of a package that need not be there
+            raise
+        raise DataError(
+            "the cluster's workers died at the same task again and again, most likely for want of "
+            "memory; give each worker more"
+        ) from error

@@ -27,7 +27,7 @@ def straighten(
     mean: tuple[np.ndarray, np.ndarray],
     executor: Executor | None,
     tell: Callable[[int], None],
-) -> tuple[list[Place | None], tuple[float, float]]:
+) -> tuple[list[Place | None], np.ndarray, tuple[float, float]]:
     """Find the displacement of every line of every frame against the mean.
 
     Parameters
@@ -46,8 +46,10 @@ def straighten(
     -------
     places : list of Place or None
         With the displacements of the lines.
+    drift : ndarray, shape (n, 2)
+        What is added to the displacement of the last line of the mean against its first.
     jitter_px : (float, float)
-        Their standard deviation along x and y, drift not counted.
+        Standard deviation of the lines along x and y, drift not counted.
 
     Notes
     -----
@@ -56,7 +58,11 @@ def straighten(
     that are read from their difference stay true.
     """
     index = [k for k, place in enumerate(places) if place is not None]
-    clean, weights = _references(*mean, len(index))
+    added = np.zeros((len(places), 2))
+    found = _references(*mean, len(index))
+    if found is None:
+        return places, added, (0.0, 0.0)
+    clean, weights = found
     chunks = [index[a : a + CHUNK] for a in range(0, len(index), CHUNK)]
     calls = (
         ([source.channels[k] for k in some], [places[k] for k in some], clean, weights)
@@ -81,16 +87,19 @@ def straighten(
     # the mean lies on the pixels of the first frame
     rest = out[index[0]].start - np.rint(out[index[0]].start)
     out = [None if place is None else replace(place, start=place.start - rest) for place in out]
-    return out, (prior.jitter_x, prior.jitter_y) if moves else (0.0, 0.0)
+    added[index] = [drift[1] for drift in drifts]
+    return out, added, (prior.jitter_x, prior.jitter_y) if moves else (0.0, 0.0)
 
 
 def _references(
     sums: np.ndarray, counts: np.ndarray, n: int
-) -> tuple[np.ndarray, list[tuple[float, float]]]:
+) -> tuple[np.ndarray, list[tuple[float, float]]] | None:
     """Clean means (c, ny, nx) of the channels, and the weights of their noise in single frames."""
     clean, weights = [], []
     for channel in sums.reshape(2, -1, *sums.shape[-2:]).swapaxes(0, 1):
         image, noise, _ = assembled(channel, counts)
+        if noise is None:
+            return None
         filled = np.where(np.isfinite(image), image, np.nanmedian(image))
         clean.append(_scanpath.denoised(filled, noise))
         # a frame against the mean: n times the noise of the mean, less the frame's share in it

@@ -163,7 +163,7 @@ def analyse_dpc(
     step = pixel or (1.0, 1.0)
     if high_pass_A is not None and not high_pass_A > 0:
         raise ValueError(f"high_pass_A={high_pass_A!r} must be a positive length, or None")
-    smoothing = _SUM_SMOOTHING_A / max(pixel) if pixel else _SUM_SMOOTHING_PX
+    smoothing = sum_smoothing_px(pixel)
     if is_vector(segments) if vector is None else vector:
         dx, dy = _segment_array(segments, least=2)
     else:
@@ -198,6 +198,22 @@ def analyse_dpc(
         curl_fraction=curl_fraction(powers, angle),
         noise_psd=(k, noise),
     )
+
+
+def sum_smoothing_px(pixel_size_A: tuple[float, float] | None) -> float:
+    """Give the width of the Gaussian that smooths the summed intensity.
+
+    Parameters
+    ----------
+    pixel_size_A : (float, float) or None
+        Where it is known.
+
+    Returns
+    -------
+    float
+        Standard deviation in pixels.
+    """
+    return _SUM_SMOOTHING_A / max(pixel_size_A) if pixel_size_A else _SUM_SMOOTHING_PX
 
 
 def is_vector(segments: Any) -> bool:
@@ -369,6 +385,24 @@ def _pixel_size(
     return None if len(size) != 2 or None in size else (size[0], size[1])
 
 
+def dpc_found(result: Dpc, *, high_pass_A: float | None = None) -> dict[str, float | None]:
+    """Collect what is worth telling of an integration.
+
+    Parameters
+    ----------
+    result : Dpc
+    high_pass_A : float, optional
+        What was taken off.
+
+    Returns
+    -------
+    dict
+        `rotation_deg`, `sign_margin`, `curl_fraction` and `high_pass_A`.
+    """
+    names = ("rotation_deg", "sign_margin", "curl_fraction")
+    return {name: getattr(result, name) for name in names} | {"high_pass_A": high_pass_A}
+
+
 def dpc_signal(result: Dpc, segments: Any, *, high_pass_A: float | None = None) -> Any:
     """Wrap the integrated image as a signal.
 
@@ -393,6 +427,5 @@ def dpc_signal(result: Dpc, segments: Any, *, high_pass_A: float | None = None) 
     ):
         new.name, new.scale, new.offset, new.units = old.name, old.scale, old.offset, old.units
     signal.metadata.General.title = "iDPC"
-    found = {k: getattr(result, k) for k in ("rotation_deg", "sign_margin", "curl_fraction")}
-    signal.metadata.set_item("stemdisp.dpc", {**found, "high_pass_A": high_pass_A})
+    signal.metadata.set_item("stemdisp.dpc", dpc_found(result, high_pass_A=high_pass_A))
     return signal

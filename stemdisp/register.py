@@ -21,7 +21,8 @@ import numpy as np
 from stemdisp._mean import assembled, mean_of
 from stemdisp._places import Placed, find_places
 from stemdisp._resample import Place
-from stemdisp._source import FrameSource, frame_source
+from stemdisp._source import FrameSource, check_square_pixels, frame_source
+from stemdisp.load import signal_pixel_size_A
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +56,11 @@ class Registration:
         vector; `margin`: lead of the chosen positions over the next best ones, in units of the
         scatter of wrong ones; `ambiguous`: whether that lead is too small to trust.
     scan : dict
-        What was found, and taken out, within the frames: `drift_px` (n, 2), the drift (x, y)
+        What was found within the frames: `drift_px` (n, 2), the drift (x, y)
         from the first line to the last against that of the mean; `jitter_px` (x, y), the
         standard deviation of the lines; `directions`, the number of scan directions: with two,
-        the drift is that against the specimen.
+        the drift is that against the specimen. Both are taken out, but for the mean jitter of each
+        half of the frames: all of it with two frames, a quarter of its power with eight.
     places : tuple
         For each frame where it lies on the grid of `image`; None for frames left out.
     signal : Signal2D or None
@@ -191,8 +193,10 @@ def align_stack(
     polynomials through six lines where lines are not equally spaced.
     """
     rotation = scan_rotation_deg
-    if rotation is None and hasattr(stack, "axes_manager"):
-        rotation = stack.metadata.get_item("stemdisp.scan_rotation_deg", default=None)
+    if hasattr(stack, "axes_manager"):
+        if rotation is None:
+            rotation = stack.metadata.get_item("stemdisp.scan_rotation_deg", default=None)
+        check_square_pixels(signal_pixel_size_A(stack), rotation)
     source = (
         stack if isinstance(stack, FrameSource) else frame_source(stack, scan_rotation_deg=rotation)
     )

@@ -12,6 +12,7 @@ from _scans import PIXEL_A, image_frames, paths, segment_frames, specimen
 
 from stemdisp import _acquire
 from stemdisp._acquire import acquire, open_input
+from stemdisp._dpcstack import segment_series
 from stemdisp._filter import ring_medians
 from stemdisp.dpc import analyse_dpc
 from stemdisp.errors import DataError
@@ -149,6 +150,52 @@ def test_segments_of_several_scans_without_a_specimen_end_in_words():
     flat = np.ones((3, 4, 64, 64))
     with pytest.raises(DataError, match="the segments of no frame show atoms"):
         acquire(signal_of(flat, "frame", "segment"))
+
+
+def test_a_blank_scan_and_a_noisy_one_do_not_end_the_series(scans):
+    spoiled = scans.copy()
+    spoiled[1] = 0.0
+    found = acquire(signal_of(spoiled, "frame", "segment"))
+    np.testing.assert_array_equal(found.registration.used, [True, False, True, True, True])
+    assert [note["code"] for note in found.warnings] == ["frames-left-out"]
+    stated = found.image.metadata.stemdisp.dpc
+    assert abs(stated.rotation_deg) == pytest.approx(40.0, abs=1.0) and stated.sign_margin > 3
+
+
+def test_rotation_and_sign_of_scans_too_noisy_to_tell_alone(blobs):
+    """At two electrons a pixel and scan, all scans together give both."""
+    counts = segment_frames(
+        blobs, paths(8, SIZE, seed=8), SIZE, dose=170.0, rotation_deg=70.0, seed=8
+    )
+    assert counts.sum(axis=1).mean() < 2.0
+    series = segment_series(counts, step=(PIXEL_A, PIXEL_A))
+    assert series.options["rotation_deg"] == pytest.approx(70.0, abs=3.0)
+    turned = segment_series(counts[:, [2, 3, 0, 1]], step=(PIXEL_A, PIXEL_A))
+    assert turned.options["rotation_deg"] == pytest.approx(-110.0, abs=3.0)
+
+
+def test_frames_with_oblong_pixels_are_not_turned(blobs):
+    from hyperspy.signals import Signal2D
+
+    signal = Signal2D(image_frames(blobs, paths(2, SIZE, seed=9), SIZE))
+    for axis, scale in zip(signal.axes_manager.signal_axes, (0.15, 0.2), strict=True):
+        axis.scale, axis.units = scale, "Å"
+    signal.metadata.set_item("stemdisp.scan_rotation_deg", [0, 90])
+    with pytest.raises(DataError, match="only frames with square pixels"):
+        acquire(signal)
+    with pytest.raises(ValueError, match="only frames with square pixels"):
+        align_stack(signal)
+
+
+def test_noise_of_frames_with_scattered_gaps_is_measured():
+    rng = np.random.default_rng(10)
+    still = np.tile(np.outer(np.hanning(16), np.hanning(16)), (12, 12))
+    frames = still + rng.normal(0, 0.3, (10, 192, 192))
+    whole = align_stack(frames, correct_scan=False).noise_psd
+    frames[rng.random(frames.shape) < 0.05] = np.nan
+    k, power = align_stack(frames, correct_scan=False).noise_psd
+    band = (k > 0.05) & (k < 0.15)
+    assert np.median(power[band]) == pytest.approx(np.median(whole[1][band]), rel=0.35)
 
 
 _PEAK = """

@@ -124,7 +124,7 @@ def test_a_tenth_of_a_pixel_at_ten_electrons_a_pixel(blobs):
     truth = paths(8, SIZE, drift_px=0.5, seed=6)
     counts = segment_frames(blobs, truth, SIZE, dose=dose, seed=6)
     assert counts.sum(axis=1).mean() == pytest.approx(10, rel=0.02)
-    found = align_segments(segment_series(counts, step=(PIXEL_A, PIXEL_A)))
+    found, _ = align_segments(segment_series(counts, step=(PIXEL_A, PIXEL_A)))
     middle = truth.mean(axis=1) - truth[0].mean(axis=0)
     assert np.sqrt(np.mean((found.shifts_px - middle) ** 2)) < 0.1
 
@@ -134,7 +134,7 @@ def test_segments_are_straightened_before_they_are_integrated(blobs):
     counts = segment_frames(blobs, truth, SIZE, dose=2000.0, rotation_deg=25.0, seed=7)
     series = segment_series(counts, step=(PIXEL_A, PIXEL_A))
     assert abs(series.options["rotation_deg"]) == pytest.approx(25.0, abs=0.5)
-    found = align_segments(series)
+    found, _ = align_segments(series)
     assert found.scan["jitter_px"] == pytest.approx((0.3, 0.15), rel=0.15)
     # Negative control: in integrated images the lines are mixed, and their jitter is lost.
     integrated = align_stack(np.stack([frame() for frame in series.source.frames]))
