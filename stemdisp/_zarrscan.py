@@ -23,7 +23,8 @@ import numpy as np
 from stemdisp._hdf5scan import MAX_DEPTH, check_expression, too_large
 from stemdisp.errors import DataError
 
-MAX_ENTRIES = 100_000
+MAX_FILES = 100_000
+_MAX_ENTRIES = 4 * MAX_FILES  # each piece may lie in three folders of its own
 MAX_METADATA_BYTES = 64 * 2**20  # of all JSON files together
 
 _METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata")
@@ -126,10 +127,10 @@ def _walk(path: str) -> dict[str, int]:
     """Return the size of every file by its name in the store; refuse what is no plain file."""
     sizes: dict[str, int] = {}
     for count, (name, entry) in enumerate(_entries(path, "", 0), start=1):
-        if count > MAX_ENTRIES:
+        if len(sizes) > MAX_FILES or count > _MAX_ENTRIES:
             raise DataError(
-                f"holds more than {MAX_ENTRIES} files and folders; save it with larger pieces "
-                "(chunks), or as .hspy"
+                f"holds more than {MAX_FILES} files; save it with larger pieces (chunks), "
+                "or as .hspy"
             )
         if entry.is_symlink():
             raise DataError(

@@ -173,8 +173,16 @@ def test_folders_without_end(store):
 
 
 def test_too_many_files(store, monkeypatch):
-    monkeypatch.setattr(_zarrscan, "MAX_ENTRIES", 20)
-    refused(store, "more than 20 files and folders")
+    monkeypatch.setattr(_zarrscan, "MAX_FILES", 20)
+    refused(store, "more than 20 files")
+
+
+def test_too_many_folders(store, monkeypatch):
+    monkeypatch.setattr(_zarrscan, "_MAX_ENTRIES", 200)
+    assert load(store).data.any()
+    for k in range(200):
+        (store / f"folder-{k}").mkdir()
+    refused(store, "more than 100000 files")
 
 
 def test_axes_that_are_computed(store):
@@ -214,6 +222,21 @@ def test_missing_and_shortened_pieces(store, name, left):
     refused(store, "is incomplete: of the 4 pieces")
     piece.write_bytes(content)
     assert load(store).data.any()
+
+
+@pytest.mark.parametrize("kind", [None, "zlib"])
+def test_shortened_pieces_of_other_compressors(tmp_path, image, kind):
+    import zlib
+
+    store = write_zspy(tmp_path / "a.zspy", image)
+    compressor = None if kind is None else {"id": kind, "level": 1}
+    edit(store / DATA / ".zarray", compressor=compressor)
+    content = image.tobytes() if kind is None else zlib.compress(image.tobytes())
+    piece = store / DATA / "0/0"
+    piece.write_bytes(content)
+    np.testing.assert_array_equal(load(store).data, image)
+    piece.write_bytes(content[:-1] if kind is None else b"")
+    refused(store, "is incomplete")
 
 
 def test_a_shape_beyond_the_pieces(store, frames):
