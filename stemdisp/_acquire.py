@@ -12,6 +12,7 @@ import numpy as np
 
 from stemdisp._dpcstack import align_segments, segment_series
 from stemdisp._source import FrameSource, absolute_paths, check_square_pixels, frame_source
+from stemdisp._stores import files_of
 from stemdisp.dpc import Dpc, analyse_dpc, dpc_found, dpc_signal, is_vector
 from stemdisp.errors import DataError
 from stemdisp.load import classify, dose_of, load, signal_pixel_size_A
@@ -76,7 +77,7 @@ def open_input(paths: tuple[str, ...], kind: str) -> Signal2D:
     on_disk = 0
     for path in paths:
         file = path.partition("::")[0]
-        on_disk += os.path.getsize(file) if os.path.isfile(file) else 0
+        on_disk += sum(os.path.getsize(part) for _, part in files_of(file))
     if on_disk > _LOOK_BYTES:
         signal = load(list(paths), kind=kind, lazy=True)
         series = signal.axes_manager.navigation_dimension > 0

@@ -48,7 +48,7 @@ def scan_hdf5(path: str) -> tuple[str, int]:
             if isinstance(item, h5py.Dataset):
                 declared += _check_dataset(name, item)
             if "expression" in item.attrs or name.endswith("/expression"):
-                _check_expression(name)
+                check_expression(name)
         return _layout(file), declared
 
 
@@ -114,8 +114,19 @@ def _check_dataset(name: str, dataset: h5py.Dataset) -> int:
     return math.prod(dataset.shape) * dataset.dtype.itemsize
 
 
-def _check_expression(name: str) -> None:
-    """Refuse axes that are computed from text: HyperSpy would run that text as code."""
+def check_expression(name: str) -> None:
+    """Refuse axes that are computed from text: HyperSpy would run that text as code.
+
+    Parameters
+    ----------
+    name : str
+        Where in the file the expression stands.
+
+    Raises
+    ------
+    DataError
+        If that is an axis.
+    """
     if any(part.startswith("axis") for part in name.split("/")):
         raise DataError(
             f"its axis {name!r} is computed from an expression, which is not read because it "

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stemdisp._publish import BATCH_TABLES
+from stemdisp._stores import is_data
 from stemdisp.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?[]")
@@ -78,7 +79,7 @@ def expand(names: Sequence[str], *, leave_out: str | os.PathLike[str]) -> list[s
 def _matching(name: str, leave_out: str | os.PathLike[str]) -> list[str]:
     """List the files of one pattern, or say why there are none."""
     pattern, mark, signal = name.partition("::")
-    files = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    files = [path for path in glob.glob(pattern, recursive=True) if is_data(path)]
     outside = [path for path in files if not _is_within(path, leave_out)]
     if not outside:
         why = (
@@ -108,7 +109,7 @@ def anchored(name: str, folders: Sequence[Path]) -> str:
     pattern, mark, signal = name.partition("::")
     for folder in folders:
         whole = os.path.join(glob.escape(str(folder)), pattern) if folder != Path() else pattern
-        if any(map(os.path.isfile, glob.iglob(whole, recursive=True))):
+        if any(map(is_data, glob.iglob(whole, recursive=True))):
             return whole + mark + signal
     return name
 

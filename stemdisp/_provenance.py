@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from stemdisp._stores import files_of
 from stemdisp.config import Config, config_to_dict, with_input
 
 
 def sha256_of(paths: Iterable[str]) -> str:
     """Compute the checksum of files one after the other, as one stream.
 
+    Of a directory that is a store, the name of each file in it counts too.
+
     Parameters
     ----------
     paths : iterable of str
-        Files, or FILE::NAME; what is no file adds nothing.
+        Files or stores, or FILE::NAME; anything else adds nothing.
 
     Returns
     -------
@@ -30,8 +34,8 @@ def sha256_of(paths: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        file = Path(path.partition("::")[0])
-        if file.is_file():
+        for name, file in files_of(path.partition("::")[0]):
+            digest.update(os.fsencode(name))
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)

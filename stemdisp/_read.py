@@ -21,8 +21,10 @@ import numpy as np
 from rsciio import exceptions
 
 from stemdisp._hdf5scan import in_one_piece, scan_hdf5, too_large
+from stemdisp._stores import is_store
 from stemdisp._tiff import by_frames, check_tiff, read_tiff
 from stemdisp._units import axis_scale_A, is_reciprocal
+from stemdisp._zarrscan import read_zspy, scan_zspy
 from stemdisp.errors import DataError
 
 MIN_SIZE_PX = 16
@@ -31,6 +33,7 @@ LARGE_BYTES = 200 * 10**6  # of which nobody wants to wait to look at the values
 
 FORMATS = {
     "hspy": "HyperSpy HDF5",
+    "zspy": "HyperSpy zarr",
     "emd": "EMD",
     "digitalmicrograph": "DigitalMicrograph",
     "tiff": "TIFF",
@@ -39,7 +42,7 @@ FORMATS = {
     "numpy": "NumPy",
 }
 
-READABLE = ".hspy, .hdf5 (HyperSpy), .emd, .dm3, .dm4, .tif, .mrc, .ser, .npy"
+READABLE = ".hspy, .zspy, .hdf5 (HyperSpy), .emd, .dm3, .dm4, .tif, .mrc, .ser, .npy"
 
 # What readers raise on damaged files (found by feeding them such files).
 READ_ERRORS = (
@@ -65,7 +68,9 @@ READ_ERRORS = (
     ),
 )
 
-_NO_ZSPY = "zspy stores are not read; open it in HyperSpy and save it as .hspy"
+_ZIPPED = (
+    "is no zspy directory; zipped stores are not read, so open it in HyperSpy and save it as .hspy"
+)
 
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2, 16: 3}
 
@@ -196,8 +201,8 @@ def _check_is_file(path: str) -> None:
         reason = getattr(err, "strerror", None) or str(err)
         raise DataError(f"{path}: cannot be opened ({reason})") from err
     if stat.S_ISDIR(state.st_mode):
-        if path.rstrip("/").lower().endswith(".zspy"):
-            raise DataError(f"{path}: {_NO_ZSPY}")
+        if is_store(path):
+            return
         raise DataError(f"{path}: is a directory; name the image files in it")
     if not stat.S_ISREG(state.st_mode):
         raise DataError(f"{path}: is not a regular file; copy the data into a file")
@@ -207,6 +212,8 @@ def _check_is_file(path: str) -> None:
 
 def _find_format(path: str) -> tuple[str, int]:
     """Tell the format from the first bytes, and how many bytes of data the file declares."""
+    if Path(path).is_dir():
+        return "zspy", scan_zspy(path, max_bytes=MAX_BYTES)
     with open(path, "rb") as stream:
         head = stream.read(1024)
     suffix = Path(path).suffix.lower()
@@ -225,7 +232,7 @@ def _find_format(path: str) -> tuple[str, int]:
         _check_mrc(head, size)
         return "mrc", size
     if suffix == ".zspy":
-        raise DataError(_NO_ZSPY)
+        raise DataError(_ZIPPED)
     if suffix == ".emi":
         raise DataError("holds no image itself; name the .ser file beside it")
     raise DataError(
@@ -276,7 +283,10 @@ def _call_reader(name: str, path: str, *, lazy: bool, declared: int) -> list[dic
     with warnings.catch_warnings():
         # The MRC reader leaves the closing of its file to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
-        found = importlib.import_module(f"rsciio.{name}").file_reader(path, **options)
+        if name == "zspy":
+            found = read_zspy(path, lazy=lazy)
+        else:
+            found = importlib.import_module(f"rsciio.{name}").file_reader(path, **options)
     return [content | {"data": by_frames(content["data"])} for content in found] if lazy else found
 
 

@@ -18,6 +18,7 @@ from stemdisp import __version__, _publish
 from stemdisp._field_row import describe_row, is_current, row_of, write_tables
 from stemdisp._patterns import field_names, in_order
 from stemdisp._provenance import settings_of, sha256_of
+from stemdisp._stores import is_data
 from stemdisp.config import Config, with_input
 from stemdisp.errors import explain
 from stemdisp.report.files import TEXT
@@ -220,7 +221,7 @@ def analyse_field(
 def _failure(error: Exception, path: str) -> Outcome:
     text, status = explain(error)
     try:
-        digest = sha256_of([path]) if Path(path.partition("::")[0]).is_file() else ""
+        digest = sha256_of([path]) if is_data(path.partition("::")[0]) else ""
     except OSError:
         digest = ""
     return Outcome(f"{text} (exit status {status})", digest)

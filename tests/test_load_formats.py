@@ -258,18 +258,6 @@ def test_an_npy_file_with_a_damaged_header(tmp_path, image):
         load(tmp_path / "a.npy")
 
 
-def test_zspy_stores_are_refused_with_a_remedy(tmp_path):
-    import zipfile
-
-    (tmp_path / "a.zspy").mkdir()
-    with zipfile.ZipFile(tmp_path / "b.zspy", "w") as file:
-        file.writestr(".zgroup", '{"zarr_format": 2}')
-    for name in ("a.zspy", "b.zspy"):
-        for lazy in (False, True):
-            with pytest.raises(DataError, match=rf"{name}: zspy stores .* save it as \.hspy"):
-                load(tmp_path / name, lazy=lazy)
-
-
 # Units
 
 
