@@ -176,8 +176,9 @@ def page(rows: Sequence[tuple[Case, dict]], command: str) -> str:
 
 Whole runs (`stemdisp.run`: registration, fit, statistics, dose series; no report) of synthetic
 stacks that are read from disk frame by frame. The specimen is that of the sample data under
-{FILM_A:.0f} Å of film (less in small frames), with {DOSE:.0f} electrons per Å² in each frame; the true
-δ(1) is 0.54 Å. Peak memory is that of the process that runs, without workers. Written by
+{FILM_A:.0f} Å of film (less in small frames), with {DOSE:.0f} electrons per Å² in each frame;
+the true δ(1) is 0.54 Å. Peak memory is that of the process that runs, without workers.
+Written by
 
 ```
 {command}
