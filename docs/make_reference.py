@@ -14,7 +14,7 @@ _TABLE_NOTES = {
     "line_profile": "`line_profile.csv`: image intensity along a row of columns",
     "frames": "`frames.csv`: one row per frame (only for a series)",
     "fields": "`fields.csv`: one row per field (only for a pattern of files)",
-    "dose_series": "`dose_series.csv`: one row per point of the dose series and per cumulative mean",
+    "dose_series": "`dose_series.csv`: one row per point of the series and per cumulative mean",
 }
 
 
