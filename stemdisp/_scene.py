@@ -25,6 +25,9 @@ from stemdisp.response import OccupancyCurve
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
+# Residual over noise above which the noise of a single scan, known from its segments, says nothing
+# of the errors: what the model leaves is then taken for noise, as in any other single image.
+NOISELESS = 10.0
 FAINT = 6.0  # standard errors of the intensity below which a fitted place is not to be kept
 
 
@@ -74,6 +77,8 @@ def fit_crystal(
         "noise_psd": scene.noise_psd,
     }
     columns = refine_columns(bright, seeds, **options)
+    if registration is None and columns.attrs["fit"].misfit > NOISELESS:
+        options["noise_psd"] = None
     marker = scene.config.crystal.cage.split("/")[0]
     scene, notes = replace(
         scene, lattice=refit_lattice(scene.lattice, columns, species=marker)

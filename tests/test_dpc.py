@@ -11,6 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from stemdisp.dpc import analyse_dpc, dpc_vector, integrate_dpc, integrate_gradient
+from stemdisp.pipeline import run
 
 SHARED = Path(os.environ.get("STEMDISP_SHARED", Path(__file__).parents[2] / "shared"))
 REPEATS = 6
@@ -231,3 +232,16 @@ GOOD = np.ones((4, 16, 16)) + np.random.default_rng(0).random((4, 16, 16))
 def test_wrong_calls_say_what_is_wrong(segments, options, message):
     with pytest.raises(ValueError, match=message):
         integrate_dpc(segments, **options)
+
+
+def test_what_the_model_leaves_is_noise_where_the_segments_have_none(multislice):
+    """Multislice images have no counting noise, but columns that are no Gaussians: true xi is 2."""
+    from hyperspy.signals import Signal2D
+
+    quadrants, pixel, _ = multislice
+    signal = Signal2D(np.tile(quadrants, (1, 1, 2)).astype(np.float32))
+    for axis in signal.axes_manager.signal_axes:
+        axis.scale, axis.units = pixel, "Å"
+    settings = {"input": {"kind": "dpc-segments"}, "specimen": {"thickness_nm": 10.0}}
+    low, high = run(signal, settings=settings).decay.xi_ci_planes
+    assert low < 2.0 < high
