@@ -239,9 +239,12 @@ def test_what_the_model_leaves_is_noise_where_the_segments_have_none(multislice)
     from hyperspy.signals import Signal2D
 
     quadrants, pixel, _ = multislice
-    signal = Signal2D(np.tile(quadrants, (1, 1, 2)).astype(np.float32))
+    signal = Signal2D(quadrants.astype(np.float32))
     for axis in signal.axes_manager.signal_axes:
         axis.scale, axis.units = pixel, "Å"
     settings = {"input": {"kind": "dpc-segments"}, "specimen": {"thickness_nm": 10.0}}
-    low, high = run(signal, settings=settings).decay.xi_ci_planes
+    found = run(signal, settings=settings)
+    low, high = found.decay.xi_ci_planes
     assert low < 2.0 < high
+    # 45; held against the noise of the curl, that is hardly there, it is 176
+    assert found.summary["refine"]["misfit_ratio"] < 90
