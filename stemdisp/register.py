@@ -189,8 +189,8 @@ def align_stack(
     of every line are the least-squares solution for the noise found in the frames, with a prior
     for the jitter that the frames themselves make most likely: where they show none, nothing is
     moved. Lines are placed against the mean of all frames, so what all frames have in common
-    stays (but for the drift with two scan directions). Averaging uses cubic splines, and
-    polynomials through six lines where lines are not equally spaced.
+    stays (but for the drift with two scan directions). Averaging uses polynomials
+    through six pixels along and across lines, and cubic splines where frames are only shifted.
     """
     rotation = scan_rotation_deg
     if hasattr(stack, "axes_manager"):
