@@ -63,8 +63,8 @@ class SegmentSeries:
         Each returns a new float array (s, ny, nx).
     source : FrameSource
         The same, integrated.
-    integrate : dict
-        Options of `integrate`: pixel size and rotation.
+    options : dict
+        Of `analyse_dpc`: pixel size and rotation.
     vector : bool
         Whether these are components of DPC vectors.
     """

@@ -54,12 +54,16 @@ def find_places(
     progress: Callable[[int, int], None] | None = None,
     guard: bool = True,
 ) -> Placed:
-    """Find where frames lie and how their lines are displaced; see `align_frames`.
+    """Find where frames lie and how their lines are displaced; see `align_stack`.
 
     Parameters
     ----------
-    source, upsample, max_shift_px, correct_scan, executor, progress, guard
-        As for `align_frames`.
+    source : FrameSource
+        The frames.
+    upsample, max_shift_px, correct_scan, executor, progress
+        As for `align_stack`.
+    guard : bool, default True
+        False: each frame follows the highest correlation with the one before.
 
     Returns
     -------

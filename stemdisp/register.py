@@ -214,14 +214,7 @@ def align_stack(
 
 
 def align_frames(
-    source: FrameSource,
-    *,
-    upsample: int = 20,
-    max_shift_px: float | None = None,
-    correct_scan: bool = True,
-    executor: Executor | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    guard: bool = True,
+    source: FrameSource, *, executor: Executor | None = None, **options: Any
 ) -> Registration:
     """Align frames that are read one at a time; see `align_stack`.
 
@@ -229,10 +222,10 @@ def align_frames(
     ----------
     source : FrameSource
         The frames.
-    upsample, max_shift_px, correct_scan, executor, progress
+    executor : concurrent.futures.Executor, optional
         As for `align_stack`.
-    guard : bool, default True
-        False: each frame follows the highest correlation with the one before.
+    **options
+        The others of `find_places`.
 
     Returns
     -------
@@ -244,15 +237,7 @@ def align_frames(
     ValueError, DataError
         As `align_stack`.
     """
-    found = find_places(
-        source,
-        upsample=upsample,
-        max_shift_px=max_shift_px,
-        correct_scan=correct_scan,
-        executor=executor,
-        progress=progress,
-        guard=guard,
-    )
+    found = find_places(source, executor=executor, **options)
     sums, counts = mean_of(source.frames, found.places, executor=executor)
     image, noise, halves = assembled(sums, counts)
     return registration_of(found, image, noise_psd=noise, halves=halves)
