@@ -26,10 +26,12 @@ from stemdisp.simulate import simulate_stack
 PIXEL_A = 0.15
 DOSE = 100.0  # electrons per square angstrom and frame
 FILM_A = 40.0
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "scale.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "scale.md"
 
 _RUN = """
-import json, resource, sys, time
+import json, sys, time
+from benchmarks.large import peak_gib
 from stemdisp._spread import open_cluster
 from stemdisp.pipeline import run
 path, address = sys.argv[1], sys.argv[2] or None
@@ -37,7 +39,7 @@ start = time.perf_counter()
 with open_cluster(address) as executor:
     result = run({"input": {"path": [path]}}, executor=executor)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+peak = peak_gib()
 first = result.planes.set_index("N").loc[1] if result.interface is not None else {}
 print(json.dumps({
     "seconds": seconds, "peak_gib": peak, "stages": result.summary["timings_s"],
@@ -129,6 +131,7 @@ def measure(path: Path, case: Case) -> dict:
             capture_output=True,
             text=True,
             check=True,
+            cwd=ROOT,
         )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -177,7 +180,9 @@ def page(rows: Sequence[tuple[Case, dict]], command: str) -> str:
 Whole runs (`stemdisp.run`: registration, fit, statistics, dose series; no report) of synthetic
 stacks that are read from disk frame by frame. The specimen is that of the sample data under
 {FILM_A:.0f} Å of film (less in small frames), with {DOSE:.0f} electrons per Å² in each frame;
-the true δ(1) is 0.54 Å. Peak memory is that of the process that runs, without workers.
+the true δ(1) is 0.54 Å. Peak memory is that of the process that runs, without workers; one
+process uses all cores, each worker one. Whatever the series, its mean is fitted once and the dose
+series fits 32 images at most, so that their share falls as frames are added.
 Written by
 
 ```
@@ -199,7 +204,7 @@ def numbers(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]
 @click.command()
 @click.option("--frames", default="16,32,64,128", callback=numbers, help="At 1024 px.")
 @click.option("--sizes", default="512,2048", callback=numbers, help="At 32 frames.")
-@click.option("--workers", default="1,2", callback=numbers, help="At 32 frames of 1024 px.")
+@click.option("--workers", default="1,2", callback=numbers, help="At 64 frames of 1024 px.")
 @click.option("--huge", is_flag=True, help="500 frames of 2048 px as well.")
 @click.option("--write", is_flag=True, help="Write docs/scale.md.")
 def main(
@@ -211,13 +216,13 @@ def main(
 ) -> None:
     """Measure whole runs of large stacks."""
     cases = [Case(n, 1024) for n in frames] + [Case(32, size) for size in sizes]
-    cases += [Case(32, 1024, n) for n in workers] + [Case(500, 2048)] * huge
+    cases += [Case(64, 1024, n) for n in workers] + [Case(500, 2048)] * huge
     print(HEAD)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_all(cases, Path(folder))
     if write:
         order = [row for case in cases for row in rows if row[0] == case]
-        command = "python -m benchmarks.scale --write" + " --huge" * huge
+        command = " ".join(["python -m benchmarks.scale", *sys.argv[1:]])
         PAGE.write_text(page(order, command), encoding="utf-8")
 
 

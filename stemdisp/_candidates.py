@@ -5,6 +5,8 @@ Kernels for `register`: arrays in, pixels out. A shift is (x, y).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +15,7 @@ from scipy import fft, ndimage
 from scipy.spatial import cKDTree
 
 from stemdisp._resample import lagrange
+from stemdisp._spread import spread
 
 _MAX_PAIRS = 200
 _MAX_PEAKS = 512
@@ -64,7 +67,13 @@ class Candidates:
         return np.where((abs(shift) > self.limit).any(axis=1), 0.0, score)
 
 
-def correlate_pairs(frames: np.ndarray, max_step: float, *, guard: bool = True) -> Pairs:
+def correlate_pairs(
+    frames: np.ndarray,
+    max_step: float,
+    *,
+    guard: bool = True,
+    threads: Executor | None = None,
+) -> Pairs:
     """Find likely shifts for all pairs of frames, or for those near in time.
 
     Parameters
@@ -75,6 +84,8 @@ def correlate_pairs(frames: np.ndarray, max_step: float, *, guard: bool = True) 
         Largest shift from one frame to the next, in pixels.
     guard : bool, default True
         False: only neighbours in time, and the plain correlation.
+    threads : concurrent.futures.Executor, optional
+        Who does it, in this process; as many threads as there are cores by default.
 
     Returns
     -------
@@ -89,30 +100,45 @@ def correlate_pairs(frames: np.ndarray, max_step: float, *, guard: bool = True) 
     """
     n, ny, nx = frames.shape
     my, mx = (min(s // 2, int(np.ceil(max_step * n))) for s in (ny, nx))
-    whole = _Correlator(frames, my, mx, normalise=guard)
+    whole = _Correlator(frames, my, mx, normalise=guard, threads=threads)
     if guard:
         vectors = _lattice_vectors(whole, min(len(frames), 4))
-        aperiodic = _Correlator(np.stack([_without_lattice(f, vectors) for f in frames]), my, mx)
+        calls = ((frame, vectors) for frame in frames)
+        rest = list(spread(_without_lattice, calls, executor=threads))
+        aperiodic = _Correlator(rest, my, mx, threads=threads)
     reach = n - 1 if n * (n - 1) // 2 <= _MAX_PAIRS else max(3, _MAX_PAIRS // n)
-    pairs = {}
-    for i in range(n):
-        for j in range(i + 1, min(n, i + 1 + (reach if guard else 1))):
-            limit = max_step * (j - i)
-            product = whole.correlate(i, j)
-            evidence = aperiodic.correlate(i, j) if guard else product
-            pairs[i, j] = _candidates(whole.within(product, limit), evidence, whole.overlap, limit)
-    return pairs
+
+    def find(i: int, j: int) -> Candidates:
+        limit = max_step * (j - i)
+        product = whole.correlate(i, j)
+        evidence = aperiodic.correlate(i, j) if guard else product
+        return _candidates(whole.within(product, limit), evidence, whole.overlap, limit)
+
+    keys = [(i, j) for i in range(n) for j in range(i + 1, min(n, i + 1 + (reach if guard else 1)))]
+    return dict(zip(keys, spread(find, keys, executor=threads), strict=True))
 
 
 class _Correlator:
     """Correlations of frames, divided by the energies of their overlap."""
 
-    def __init__(self, frames: np.ndarray, my: int, mx: int, *, normalise: bool = True) -> None:
-        ny, nx = frames.shape[1:]
+    def __init__(
+        self,
+        frames: Sequence[np.ndarray],
+        my: int,
+        mx: int,
+        *,
+        normalise: bool = True,
+        threads: Executor | None = None,
+    ) -> None:
+        ny, nx = frames[0].shape
         self.rows, self.cols = np.arange(-my, my + 1), np.arange(-mx, mx + 1)
         self.padded = tuple(fft.next_fast_len(s + m, real=True) for s, m in ((ny, my), (nx, mx)))
-        self.transforms = [fft.rfft2(f, self.padded) for f in frames]
-        self.energies = [_overlap_energy(f, my, mx) for f in frames] if normalise else None
+        padded = ((frame, self.padded) for frame in frames)
+        self.transforms = list(spread(fft.rfft2, padded, executor=threads))
+        self.energies = None
+        if normalise:
+            reaches = ((frame, my, mx) for frame in frames)
+            self.energies = list(spread(_overlap_energy, reaches, executor=threads))
         self.overlap = (1 - abs(self.rows) / ny)[:, None] * (1 - abs(self.cols) / nx)
 
     def correlate(self, i: int, j: int) -> np.ndarray:
@@ -183,7 +209,8 @@ def _overlap_energy(image: np.ndarray, my: int, mx: int) -> np.ndarray:
         nx - np.maximum(0, x),
     )
     energy = table[np.ix_(y1, x1)] - table[np.ix_(y0, x1)] - table[np.ix_(y1, x0)]
-    return np.maximum(energy + table[np.ix_(y0, x0)], 1e-12)
+    # single precision, because a block holds these for all its frames
+    return np.maximum(energy + table[np.ix_(y0, x0)], 1e-12).astype(np.float32)
 
 
 def _peaks(correlation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

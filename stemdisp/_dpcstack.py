@@ -12,7 +12,15 @@ import numpy as np
 from stemdisp._dpcfield import field_powers, least_curl_angle, rotate
 from stemdisp._mean import half_noise, mean_of
 from stemdisp._places import find_places
-from stemdisp._source import ArrayFrame, FileFrame, Frame, FrameSource, Reader, quarter_turns
+from stemdisp._source import (
+    ArrayFrame,
+    FileFrame,
+    Frame,
+    FrameSource,
+    Reader,
+    quarter_turns,
+    turned,
+)
 from stemdisp.dpc import Dpc, analyse_dpc, dpc_vector, integrate_gradient, sum_smoothing_px
 from stemdisp.errors import DataError
 from stemdisp.register import Registration, registration_of
@@ -122,10 +130,11 @@ def segment_series(
     options = {"pixel_size_A": step, "rotation_deg": rotation}
     smoothing = sum_smoothing_px(step)
     fields = tuple(VectorFrame(read, rotation, vector, smoothing) for read in frames)
+    upright, line_axis = turned(shape, turns)
     source = FrameSource(
         frames=tuple(IntegratedFrame(field, size) for field in fields),
-        shape=shape if turns[0] % 2 == 0 else shape[::-1],
-        line_axis=tuple(turn % 2 for turn in turns),
+        shape=upright,
+        line_axis=line_axis,
         fields=fields,
     )
     return SegmentSeries(frames, source, options, vector)

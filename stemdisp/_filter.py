@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import fft, ndimage, optimize
 
+from stemdisp._spread import spread
+
 _SIGNAL_FREE = 0.25  # 1/px: no column is so sharp
 _FINE_STEP = 0.0125
 _FINE = _SIGNAL_FREE + _FINE_STEP * (np.arange(20) + 0.5)  # middles of rings without signal
@@ -86,8 +88,13 @@ def filtered_frames(
             power += frames[i].astype(float) ** 2
         count = np.count_nonzero(usable)
         weight = matched_filter(power / count, (_FINE * factor, fine / count))
-        for i in np.flatnonzero(usable):
-            frames[i] = fft.idctn(frames[i] * weight, norm="ortho")
+
+        def filtered(i: int) -> np.ndarray:
+            return fft.idctn(frames[i] * weight, norm="ortho")
+
+        index = np.flatnonzero(usable)
+        for i, frame in zip(index, spread(filtered, ((i,) for i in index)), strict=True):
+            frames[i] = frame
     return frames, usable
 
 

@@ -54,17 +54,21 @@ class _Spectra:
     """Spectra of frames at their places; of very many frames they are made again when needed."""
 
     def __init__(
-        self, frames: np.ndarray, start: np.ndarray, size: np.ndarray, window: np.ndarray
+        self,
+        frame: Callable[[int], np.ndarray],
+        start: np.ndarray,
+        size: np.ndarray,
+        window: np.ndarray,
     ) -> None:
-        self.frames, self.start, self.size, self.window = frames, start.copy(), size, window
-        self.keep = 4.0 * len(frames) * size[0] * size[1] <= _MOST_BYTES
+        self.frame, self.start, self.size, self.window = frame, start.copy(), size, window
+        self.keep = 4.0 * len(start) * size[0] * size[1] <= _MOST_BYTES
         self.made: dict[int, np.ndarray] = {}
 
     def of(self, i: int) -> np.ndarray:
         """Give the spectrum of a frame."""
         if i in self.made:
             return self.made[i]
-        part = cut_out(self.frames[i], self.start[i], self.size)
+        part = cut_out(self.frame(i), self.start[i], self.size)
         spectrum = fft.rfft2(part * self.window)
         if self.keep:
             self.made[i] = spectrum
@@ -78,20 +82,25 @@ class _Spectra:
 
 
 def refine_shifts(
-    filtered: np.ndarray,
-    shifts: np.ndarray,
-    used: np.ndarray,
+    frame: Callable[[int], np.ndarray],
+    shape: tuple[int, int],
+    start: tuple[np.ndarray, np.ndarray],
+    *,
     upsample: int,
     step: Callable[[], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Move every frame onto the mean of the others; leave out those that do not fit."""
-    shifts, used = shifts.copy(), used.copy()
-    correlation = np.full(len(filtered), np.nan)
+    """Move every frame onto the mean of the others; leave out those that do not fit.
+
+    `frame` gives filtered frame i of the given shape, and `start` where the frames lie and which
+    of them are used; what is returned are the same two with the correlations between them.
+    """
+    shifts, used = (part.copy() for part in start)
+    correlation = np.full(len(shifts), np.nan)
     index = np.flatnonzero(used)
-    first, size = common_area(shifts[index] - shifts[index[0]], filtered.shape[1:], 0.05)
-    start = first + shifts - shifts[index[0]]
+    first, size = common_area(shifts[index] - shifts[index[0]], shape, 0.05)
+    corner = first + shifts - shifts[index[0]]
     window = np.outer(tukey(size[1], 0.1), tukey(size[0], 0.1)).astype(np.float32)
-    spectra = _Spectra(filtered, start, size, window)
+    spectra = _Spectra(frame, corner, size, window)
     for number in range(_REFINEMENTS):
         index = np.flatnonzero(used)
         total = np.zeros((size[1], size[0] // 2 + 1), dtype=np.complex64)

@@ -10,6 +10,7 @@ Kernels for `register`: arrays in, pixels of the reduced frames out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from stemdisp._finealign import common_area, not_outlying, refine_shifts
 from stemdisp._resample import Place
 from stemdisp._scanpath import equations_of_lines, uniform_drift
 from stemdisp._series import place_series
+from stemdisp._spread import spread
 
 _ROUNDS = 2
 _ROUNDS_OF_TWO = 8  # two scan directions: what they share halves in every round
@@ -49,6 +51,7 @@ def locate(
     guard: bool,
     line_axis: Sequence[int] | None,
     tell: Callable[[], None],
+    executor: Executor | None = None,
 ) -> Located:
     """Place frames, with the drift within them taken out.
 
@@ -68,6 +71,8 @@ def locate(
         0: lines are rows; 1: columns. None: drift is not looked for.
     tell : callable
         Called once a frame.
+    executor : concurrent.futures.Executor, optional
+        Who places blocks of long series.
 
     Returns
     -------
@@ -76,24 +81,34 @@ def locate(
     """
     n, index = len(frames), np.flatnonzero(usable)
     drift, before = np.zeros((n, 2)), None
-    straight = frames
+    frame = frames.__getitem__
     for placing in range(_PLACINGS):
-        some = straight if index.size == n else straight[index]
-        place = place_series(some, max_step, guard=guard)
+        place = place_series(
+            lambda i, frame=frame: frame(index[i]),
+            index.size,
+            max_step,
+            guard=guard,
+            executor=executor,
+        )
         used, start = usable.copy(), np.full((n, 2), np.nan)
         used[index] = not_outlying(place.agreement)
         start[index] = place.positions_px
         same = before is not None and abs(start - before)[index].max() < _SAME_PX
         before = start
-        step = tell if placing == 0 else _nothing
         common_area(start[used], frames.shape[1:])
-        shifts, correlation, used = refine_shifts(straight, start, used, upsample, step)
+        shifts, correlation, used = refine_shifts(
+            frame,
+            frames.shape[1:],
+            (start, used),
+            upsample=upsample,
+            step=tell if placing == 0 else _nothing,
+        )
         if line_axis is None:
             break
         shifts, drift = coarse_drift(frames, (shifts, drift), used, line_axis)
         if same or abs(drift).max() < _HARMLESS_DRIFT_PX:
             break
-        straight = _straight(frames, drift, index, line_axis)
+        frame = _straight(frames, drift, line_axis)
     # blurred and charged frames, and those that jumped half-way, only now stand out
     kept = np.flatnonzero(used)
     used[kept] = not_outlying(correlation[kept], share=_ALIKE)
@@ -107,16 +122,20 @@ def _nothing() -> None:
 
 
 def _straight(
-    frames: np.ndarray, drift: np.ndarray, index: np.ndarray, line_axis: Sequence[int]
-) -> np.ndarray:
-    """Take the drift out of frames that stay where they are."""
+    frames: np.ndarray, drift: np.ndarray, line_axis: Sequence[int]
+) -> Callable[[int], np.ndarray]:
+    """Give frames that stay where they are, their drift taken out: made anew whenever asked for.
+
+    As many as there may be, a second copy of them all would not fit into memory.
+    """
     size = (frames.shape[2], frames.shape[1])
-    out = np.zeros_like(frames)
-    for k in index:
+
+    def frame(k: int) -> np.ndarray:
         lines = frames.shape[1 + line_axis[k]]
         place = Place(np.zeros(2), size, drifting(lines, lines, drift[k]), line_axis[k])
-        out[k], _ = place.sample(frames[k])
-    return out
+        return place.sample(frames[k])[0].astype(np.float32)
+
+    return frame
 
 
 def coarse_drift(
@@ -151,17 +170,31 @@ def coarse_drift(
     for _ in range(rounds):
         first, size = common_area(shifts[index], shape, 0.05)
         size = (int(size[0]), int(size[1]))
-        parts = {}
+        places = {
+            k: Place(
+                first + shifts[k],
+                size,
+                drifting(size[1 - line_axis[k]], shape[line_axis[k]], drift[k]),
+                line_axis[k],
+            )
+            for k in index
+        }
+
+        def sampled(k: int, places: dict[int, Place] = places) -> np.ndarray:
+            return places[k].sample(frames[k])[0]
+
         total = np.zeros(size[::-1])
-        for k in index:
-            path = drifting(size[1 - line_axis[k]], shape[line_axis[k]], drift[k])
-            part, _ = Place(first + shifts[k], size, path, line_axis[k]).sample(frames[k])
-            parts[k] = part.astype(np.float32)
+        for part in spread(sampled, ((k,) for k in index)):
             total += part
         mean = total / len(index)
-        for k in index:
-            lines = equations_of_lines(parts[k], mean, (1.0, 0.0), line_axis=line_axis[k])
-            found = uniform_drift(lines)
+
+        def left(
+            k: int, mean: np.ndarray = mean, sampled: Callable[[int], np.ndarray] = sampled
+        ) -> np.ndarray:
+            lines = equations_of_lines(sampled(k), mean, (1.0, 0.0), line_axis=line_axis[k])
+            return uniform_drift(lines)
+
+        for k, found in zip(index, spread(left, ((k,) for k in index)), strict=True):
             share = size[1 - line_axis[k]] / shape[line_axis[k]]
             shifts[k] += found[0]
             limit = _MOST_DRIFT * min(shape)

@@ -106,6 +106,7 @@ def find_places(
             guard=guard,
             line_axis=source.line_axis if correct_scan else None,
             tell=tell.step,
+            executor=executor,
         )
         shifts, used, correlation, report = (
             found.shifts,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from stemdisp._kernels import compiled
+
 _NODES = 6
 _LEAST_GAP = 0.35  # px between rows: polynomials through closer ones would blow up the noise
 _SPREADINGS = 50
@@ -106,37 +108,54 @@ def resample(
     rows = np.arange(whole - reach, whole + size[1] + reach)
     moved = path[np.clip(rows - whole, 0, len(path) - 1)]
     inside = np.clip(rows, 0, len(frame) - 1)
-    columns = _along_rows(frame[inside], start[0] + moved[:, 0], size[0], nodes)
-    heights = _apart(rows - start[1] - moved[:, 1])
-    return _across_rows(columns, heights, size[1], nodes)
-
-
-def _along_rows(block: np.ndarray, start: np.ndarray, n: int, nodes: int) -> np.ndarray:
-    """Sample n values of every row, one pixel apart, from its own place on."""
-    first = np.floor(start).astype(int) - (nodes // 2 - 1)
-    weight = lagrange(np.arange(nodes, dtype=float)[None], (start - first)[:, None])
-    low, high = first.min(), first.max() + n + nodes
-    take = np.clip(np.arange(low, high), 0, block.shape[1] - 1)
-    wide = block[:, take]
-    out = np.zeros((len(block), n))
-    for row, (place, factors) in enumerate(zip(first - low, weight, strict=True)):
-        line = wide[row]
-        for k in range(nodes):
-            out[row] += factors[k] * line[place + k : place + k + n]
-    return out
-
-
-def _across_rows(rows: np.ndarray, heights: np.ndarray, n: int, nodes: int) -> np.ndarray:
-    """Values at the heights 0 .. n - 1 of rows that lie at rising heights."""
-    wanted = np.arange(n, dtype=float)
+    lines = np.empty((len(rows), size[0]))
+    begin = start[0] + moved[:, 0]
+    first = np.floor(begin).astype(int) - (nodes // 2 - 1)
+    weight = lagrange(np.arange(nodes, dtype=float)[None], (begin - first)[:, None])
+    along_rows(np.ascontiguousarray(frame, dtype=float), inside, first, weight, lines)
+    heights, wanted = _apart(rows - start[1] - moved[:, 1]), np.arange(size[1], dtype=float)
     first = np.searchsorted(heights, wanted, side="right") - nodes // 2
     first = np.clip(first, 0, len(heights) - nodes)
-    near = first[:, None] + np.arange(nodes)
-    weight = lagrange(heights[near], wanted[:, None])
-    out = np.zeros((n, rows.shape[1]))
-    for k in range(nodes):
-        out += weight[:, k, None] * rows[near[:, k]]
+    weight = lagrange(heights[first[:, None] + np.arange(nodes)], wanted[:, None])
+    out = np.empty((size[1], size[0]))
+    across_rows(lines, first, weight, out)
     return out
+
+
+@compiled
+def along_rows(frame, rows, first, weight, out):
+    """Sample rows of a frame one pixel apart, from a place of its own on in each.
+
+    ``out[r, x]`` is the sum of ``frame[rows[r], first[r] + x + k] * weight[r, k]`` over k; beyond
+    the frame its border goes on.
+    """
+    nx, nodes, n = frame.shape[1], weight.shape[1], out.shape[1]
+    for r in range(out.shape[0]):
+        line, begin, factors, to = frame[rows[r]], first[r], weight[r], out[r]
+        low = min(max(-begin, 0), n)
+        high = max(min(n, nx - nodes + 1 - begin), low)
+        to[:] = 0.0
+        for k in range(nodes):
+            inside, factor = line[begin + low + k : begin + high + k], factors[k]
+            for x in range(high - low):
+                to[low + x] += factor * inside[x]
+        for x in range(n):
+            if low <= x < high:
+                continue
+            for k in range(nodes):
+                to[x] += factors[k] * line[min(max(begin + x + k, 0), nx - 1)]
+
+
+@compiled
+def across_rows(lines, first, weight, out):
+    """Add up rows: ``out[y]`` is the sum of ``lines[first[y] + k] * weight[y, k]`` over k."""
+    for y in range(out.shape[0]):
+        to = out[y]
+        to[:] = 0.0
+        for k in range(weight.shape[1]):
+            line, factor = lines[first[y] + k], weight[y, k]
+            for x in range(out.shape[1]):
+                to[x] += factor * line[x]
 
 
 def lagrange(nodes: np.ndarray, where: np.ndarray) -> np.ndarray:

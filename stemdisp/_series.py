@@ -5,42 +5,58 @@ Kernels for `register`: arrays in, pixels out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Executor
+
 import numpy as np
 
 from stemdisp._candidates import correlate_pairs, shifted
 from stemdisp._placement import Placement, place_frames
+from stemdisp._spread import InPlace, spread
 
 _MOST_AT_ONCE = 24  # frames whose pairs are all in memory
 _BLOCK = 16
 
 
-def place_series(frames: np.ndarray, max_step: float, *, guard: bool = True) -> Placement:
+def place_series(
+    frame: Callable[[int], np.ndarray],
+    n: int,
+    max_step: float,
+    *,
+    guard: bool = True,
+    executor: Executor | None = None,
+) -> Placement:
     """Place a series of any length: in blocks of neighbours in time, then the blocks.
 
     Parameters
     ----------
-    frames : ndarray, shape (n, ny, nx)
-        Filtered frames of mean zero.
+    frame : callable
+        Gives filtered frame i of mean zero, shape (ny, nx).
+    n : int
+        Number of frames.
     max_step : float
         Largest shift from one frame to the next, in pixels.
     guard : bool, default True
         False: follow the highest correlation from frame to frame.
+    executor : concurrent.futures.Executor, optional
+        Who places the blocks.
 
     Returns
     -------
     Placement
         Frame 0 lies at (0, 0); the margin is the smallest of all levels.
     """
-    n = len(frames)
     if n <= _MOST_AT_ONCE or not guard:
+        frames = np.stack([frame(i) for i in range(n)])
         return place_frames(correlate_pairs(frames, max_step, guard=guard), n, guard=guard)
     blocks = np.array_split(np.arange(n), -(-n // _BLOCK))
-    inner = [place_series(frames[block], max_step) for block in blocks]
-    means = np.stack(
-        [_block_mean(frames[b], place.positions_px) for b, place in zip(blocks, inner, strict=True)]
-    )
+    calls = ((np.stack([frame(i) for i in block]), max_step) for block in blocks)
+    placed = list(spread(_place_block, calls, executor=executor))
+    inner, means = [place for place, _ in placed], [mean for _, mean in placed]
     # a random walk: blocks drift apart with the root of the number of frames
-    outer = place_series(means, max_step * np.sqrt(_BLOCK))
+    outer = place_series(
+        means.__getitem__, len(means), max_step * np.sqrt(_BLOCK), executor=executor
+    )
     positions = np.vstack(
         [p.positions_px + at for p, at in zip(inner, outer.positions_px, strict=True)]
     )
@@ -54,6 +70,13 @@ def place_series(frames: np.ndarray, max_step: float, *, guard: bool = True) -> 
     }
     agreement = np.concatenate([place.agreement for place in inner])
     return Placement(positions - positions[0], agreement, report)
+
+
+def _place_block(frames: np.ndarray, max_step: float) -> tuple[Placement, np.ndarray]:
+    """Place the frames of a block, and average them."""
+    pairs = correlate_pairs(frames, max_step, threads=InPlace())
+    place = place_frames(pairs, len(frames))
+    return place, _block_mean(frames, place.positions_px)
 
 
 def _block_mean(frames: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -162,10 +162,35 @@ def frame_source(
     readers: list[Reader] = [
         ArrayFrame(data, k) if paths is None else FileFrame(paths, kind, k) for k in range(n)
     ]
+    upright, line_axis = turned(shape, turns)
     return FrameSource(
         frames=tuple(Frame(read, turn) for read, turn in zip(readers, turns, strict=True)),
-        shape=shape if turns[0] % 2 == 0 else shape[::-1],
-        line_axis=tuple(turn % 2 for turn in turns),
+        shape=upright,
+        line_axis=line_axis,
+    )
+
+
+def turned(
+    shape: tuple[int, int], turns: tuple[int, ...]
+) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """Give the shape of frames after their quarter turns, and the axis along which lines lie.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Before them.
+    turns : tuple of int
+        From `quarter_turns`.
+
+    Returns
+    -------
+    shape : (int, int)
+    line_axis : tuple of int
+        As in `FrameSource`.
+    """
+    return (
+        shape if turns[0] % 2 == 0 else shape[::-1],
+        tuple(turn % 2 for turn in turns),
     )
 
 

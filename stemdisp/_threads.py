@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -23,10 +24,23 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def _is_task() -> bool:
+    """Tell whether this thread does a task of a Dask worker."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
 class Crew:
     """Threads for compiled loops ``kernel(lo, hi, *arguments)`` that hold no lock.
 
-    As many as numba would use: all cores given to the process, or ``NUMBA_NUM_THREADS``. Each item
+    As many as numba would use: all cores given to the process, or ``NUMBA_NUM_THREADS``; one in a
+    task of a Dask worker, whose other tasks run beside it. Each item
     of a loop is done by one thread and writes its own results, so the number of threads changes
     nothing but the time. Meanwhile the threads of linear algebra, whose sums depend on their
     number, rest.
@@ -35,7 +49,7 @@ class Crew:
     def __init__(self) -> None:
         import numba
 
-        self.size = numba.config.NUMBA_NUM_THREADS
+        self.size = 1 if _is_task() else numba.config.NUMBA_NUM_THREADS
         self._pool = ThreadPoolExecutor(self.size) if self.size > 1 else None
 
     def __enter__(self) -> Crew:

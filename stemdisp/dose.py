@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from stemdisp._mean import partial_sums
 from stemdisp._refit import DEPTHS, VALUES, Refit, fit_part, prepare
 from stemdisp._scene import Scene
 from stemdisp._source import FrameSource
-from stemdisp._spread import spread
+from stemdisp._spread import InPlace, spread
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -170,18 +170,11 @@ def _fit_parts(
             if len(waiting) >= IN_FLIGHT:
                 list(waiting.values())[-IN_FLIGHT].result()
             image = np.where(n > 0, value / np.maximum(n, 1.0), np.nan)
-            waiting[part.frames] = _submit(executor, image, len(part.frames), refit)
+            work = (image, len(part.frames), refit)
+            waiting[part.frames] = (executor or InPlace()).submit(fit_part, *work)
             if progress is not None:
                 progress(len(waiting), images)
     return [waiting[part.frames].result() for part in parts]
-
-
-def _submit(executor: Executor | None, *work: Any) -> Future:
-    if executor is not None:
-        return executor.submit(fit_part, *work)
-    done: Future = Future()
-    done.set_result(fit_part(*work))
-    return done
 
 
 def _series_table(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 
+import numba
 import numpy as np
 import pandas as pd
 import pytest
+from _scans import image_frames, paths, specimen
 
 from stemdisp import _acquire, _spread
+from stemdisp._series import place_series
 from stemdisp._spread import open_cluster, spread
+from stemdisp._threads import Crew
 from stemdisp.cli import main
 from stemdisp.errors import ConfigError, DataError
 from stemdisp.pipeline import run
@@ -72,6 +76,30 @@ def test_a_lazy_file_on_a_cluster_gives_the_numbers_of_one_process(
     with open_cluster(cluster.scheduler_address) as executor:
         there = run({"input": {"path": [str(stack)]}, **CONFIG}, executor=executor)
     same(here, there)
+
+
+def test_blocks_of_a_long_series_are_placed_on_the_cluster(cluster):
+    blobs, _ = specimen(160, seed=1)
+    frames = image_frames(blobs, paths(26, 160, seed=5), 160, dose=2000.0, seed=5)
+    frames = (frames - frames.mean()).astype(np.float32)
+    here = place_series(frames.__getitem__, len(frames), 10.0)
+    with open_cluster(cluster.scheduler_address) as executor:
+        there = place_series(frames.__getitem__, len(frames), 10.0, executor=executor)
+    assert abs(here.positions_px).max() > 0.5
+    np.testing.assert_array_equal(here.positions_px, there.positions_px)
+    assert here.report == there.report
+
+
+def test_a_task_of_a_worker_keeps_to_one_thread(cluster):
+    with open_cluster(cluster.scheduler_address) as executor:
+        sizes = list(spread(_crew_size, [()] * 2, executor=executor))
+    assert sizes == [1, 1]
+    assert _crew_size() == numba.config.NUMBA_NUM_THREADS
+
+
+def _crew_size() -> int:
+    with Crew() as crew:
+        return crew.size
 
 
 def test_a_worker_that_is_killed_changes_nothing(stack, here, cluster, monkeypatch):
