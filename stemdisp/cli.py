@@ -1,4 +1,4 @@
-"""The command line: ``stemdisp run``, ``inspect`` and ``simulate``.
+"""The command line: ``stemdisp run``, ``inspect``, ``simulate``, ``config`` and ``completion``.
 
 Nothing heavy is imported here before a command needs it, and a configuration is checked first of
 all. Errors of the user end in one line on stderr and an exit status; see `stemdisp.errors`.
@@ -73,7 +73,21 @@ _debug = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_FIRST_STEPS = """\b
+First steps:
+  stemdisp simulate test.hspy                       data to try things on, with their truth
+  stemdisp inspect test.hspy                        what a file holds, and what a run takes of it
+  stemdisp config > my.toml                         every setting, explained; change what differs
+  stemdisp run my.toml --input test.hspy            results/my/report.html
+\b
+Exit status: 0 done, 2 the command or the configuration is wrong, 3 the data are, 1 a defect.
+"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_FIRST_STEPS,
+)
 @click.version_option(__version__, prog_name="stemdisp")
 def cli() -> None:
     """Measure atomic displacements and oxygen occupancy plane by plane in iDPC-STEM images."""
@@ -105,7 +119,16 @@ def run(
     scheduler: str | None,
     quiet: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
-    """Run the analysis that the file CONFIG describes."""
+    """Run the analysis that the file CONFIG describes.
+
+    \b
+    stemdisp run my.toml                                      the files that my.toml names
+    stemdisp run my.toml --input a.emd b.emd --output out     two frames of one field
+    stemdisp run my.toml --input 'session/*.emd'              every file a field: a batch
+
+    DIR receives report.html, summary.json, the tables as CSV, and figures as PNG and SVG: all of
+    them or none. A batch that was stopped goes on where it was.
+    """  # noqa: D301 - \b tells click to leave lines as they are
     from stemdisp._patterns import is_pattern
     from stemdisp.config import load_config, with_input
 
@@ -163,7 +186,7 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
         )
 
 
-@cli.command()
+@cli.command(short_help="Say what a file holds and what a run would need to be told.")
 @click.argument("path", type=click.Path())
 @_debug
 def inspect(path: str) -> None:
@@ -173,7 +196,7 @@ def inspect(path: str) -> None:
     click.echo(describe_file(path))
 
 
-@cli.command()
+@cli.command(short_help="Write synthetic data and their truth.")
 @click.argument("out", type=click.Path())
 @click.option("--preset", default="lao-kto-111", show_default=True, help="What to simulate.")
 @click.option("--seed", type=_COUNT, default=0, show_default=True, help="Of the random numbers.")
@@ -287,6 +310,38 @@ def _multislice(given: dict[str, Any]) -> tuple[Any, Any]:
         return simulate_multislice(
             Lamella(**lamella), Optics(**optics), seed=seed, progress=tell, **given
         )
+
+
+@cli.command(name="config")
+@_debug
+def show_config() -> None:
+    """Print a configuration that names and explains every key.
+
+    \b
+    stemdisp config > my.toml
+    """  # noqa: D301 - \b tells click to leave lines as they are
+    from stemdisp._template import template
+
+    click.echo(template(), nl=False)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@_debug
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options and files.
+
+    \b
+    bash:  stemdisp completion bash >> ~/.bashrc
+    zsh:   stemdisp completion zsh >> ~/.zshrc
+    fish:  stemdisp completion fish > ~/.config/fish/completions/stemdisp.fish
+    """  # noqa: D301 - \b tells click to leave lines as they are
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise ConfigError(f"this version of click knows no completion for {shell}; update click")
+    click.echo(kind(cli, {}, "stemdisp", "_STEMDISP_COMPLETE").source())
 
 
 def main(args: list[str] | None = None) -> NoReturn:

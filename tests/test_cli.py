@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import types
 from pathlib import Path
 
@@ -12,16 +13,16 @@ import pytest
 
 import stemdisp
 from stemdisp.cli import main
-from stemdisp.config import describe
+from stemdisp.config import Config, config_from_dict, describe
 from stemdisp.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_MAIN = "from stemdisp.cli import main; main()"
 
 
-def call(*args):
-    """Run the command line in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def call(*args, **variables):
+    """Run the command line in a process of its own, with variables of the environment."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, "-c", RUN_MAIN, *map(str, args)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
@@ -180,6 +181,34 @@ def test_help_is_fast():
         assert call("--help").returncode == 0
         times.append(time.perf_counter() - start)
     assert min(times) < 0.4
+
+
+def test_the_printed_configuration_is_the_default_one(invoke):
+    status, out, _ = invoke("config")
+    assert status == 0
+    assert config_from_dict(tomllib.loads(out)) == Config()
+    for spec in describe():
+        name = spec.key.partition(".")[2]
+        assert f"\n{name} = " in out or f"\n# {name} = " in out, spec.key
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(invoke, shell):
+    status, out, _ = invoke("completion", shell)
+    assert status == 0
+    assert "_STEMDISP_COMPLETE" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("stemdisp si", "simulate"), ("stemdisp run --sch", "--scheduler")]
+)
+def test_completion_completes(words, found):
+    done = call(
+        _STEMDISP_COMPLETE="bash_complete",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split()) - 1),
+    )
+    assert done.stdout.split() == [f"plain,{found}"]
 
 
 def test_version():
