@@ -27,6 +27,8 @@ _TO_ANGSTROM = {
 }
 # A Gaussian of width sigma and amplitude 1 holds 2 pi sigma^2.
 _AREA = 2.0 * np.pi
+_SIGMAS = ("sigma_x", "sigma_y")  # Atomap's names
+_ELLIPSE = ("sigma_x_A", "sigma_y_A", "rotation_rad")
 
 
 def to_markers(result_or_columns: Any, signal: Any = None) -> list[Any]:
@@ -123,7 +125,8 @@ def to_atomap(columns: pd.DataFrame, image: Any) -> Any:
     ----------
     columns : DataFrame
         Needs `species`, `x_px`, `y_px`; `sigma_A` and `intensity` (amplitude times area in
-        square angstrom) are carried over where present.
+        square angstrom) are carried over where present, and so are the widths and the rotation of
+        ellipses, `sigma_x_A`, `sigma_y_A` and `rotation_rad`, where `from_atomap` found them.
     image : Signal2D
         The image, calibrated in angstrom, nm or pm, with square pixels.
 
@@ -178,14 +181,18 @@ def _square_pixel(image: Any) -> float:
 def _fill(sublattice: Any, frame: pd.DataFrame, pixel_A: float) -> None:
     """Copy widths (in pixels there) and amplitudes, atom by atom in the order of the table."""
     nothing = np.full(len(frame), np.nan)
-    sigma_A = frame["sigma_A"].to_numpy(dtype=float) if "sigma_A" in frame else nothing
-    intensity = frame["intensity"].to_numpy(dtype=float) if "intensity" in frame else nothing
-    amplitude = intensity / (_AREA * sigma_A**2)
-    for atom, width, height in zip(sublattice.atom_list, sigma_A / pixel_A, amplitude, strict=True):
+    values = {
+        name: frame[name].to_numpy(dtype=float) if name in frame else nothing
+        for name in ("sigma_A", "intensity", *_ELLIPSE)
+    }
+    width, height = values["sigma_A"], values["intensity"] / (_AREA * values["sigma_A"] ** 2)
+    round_ = np.isnan(values["sigma_x_A"])
+    x, y = (np.where(round_, width, values[name]) / pixel_A for name in _ELLIPSE[:2])
+    turn = np.where(round_, 0.0, values["rotation_rad"])
+    for k, atom in enumerate(sublattice.atom_list):
         # Atomap's own 1.0 would look like a measurement.
-        atom.sigma_x = atom.sigma_y = float(width)
-        atom.rotation = 0.0
-        atom.amplitude_gaussian = atom.amplitude_max_intensity = float(height)
+        atom.sigma_x, atom.sigma_y, atom.rotation = float(x[k]), float(y[k]), float(turn[k])
+        atom.amplitude_gaussian = atom.amplitude_max_intensity = float(height[k])
 
 
 def from_atomap(atom_lattice: Any) -> pd.DataFrame:
@@ -201,7 +208,8 @@ def from_atomap(atom_lattice: Any) -> pd.DataFrame:
     DataFrame
         `species`, `x_px`, `y_px`, `sigma_A`, `intensity`, one row per atom. The width is the
         geometric mean of both axes; widths and intensities are NaN where Atomap holds its
-        default (no fit was made). `refine_columns` takes the table.
+        default (no fit was made). `sigma_x_A`, `sigma_y_A` and `rotation_rad` are Atomap's own
+        ellipse, so that `to_atomap` gives back what was there. `refine_columns` takes the table.
 
     Raises
     ------
@@ -231,6 +239,8 @@ def _sublattice_table(sublattice: Any, index: int) -> pd.DataFrame:
     height = np.array([a.amplitude_gaussian for a in atoms], dtype=float)
     unset = (width == 1.0) & (height == 1.0)
     sigma_A = np.where(unset, np.nan, width * pixel_A)
+    axes = [np.array([getattr(a, name) for a in atoms], dtype=float) for name in _SIGMAS]
+    turn = np.array([a.rotation for a in atoms], dtype=float)
     return pd.DataFrame(
         {
             "species": str(sublattice.name) or f"sublattice_{index}",
@@ -238,5 +248,8 @@ def _sublattice_table(sublattice: Any, index: int) -> pd.DataFrame:
             "y_px": np.asarray(sublattice.y_position, dtype=float),
             "sigma_A": sigma_A,
             "intensity": height * _AREA * sigma_A**2,
+            "sigma_x_A": np.where(unset, np.nan, axes[0] * pixel_A),
+            "sigma_y_A": np.where(unset, np.nan, axes[1] * pixel_A),
+            "rotation_rad": np.where(unset, np.nan, turn),
         }
     )
