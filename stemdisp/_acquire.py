@@ -103,7 +103,7 @@ def acquire(
     kind : str
         What it is; see `classify`.
     paths : tuple of str, optional
-        The files behind a lazy signal, for workers on other machines to read.
+        The files behind the signal, for workers on other machines to read.
     executor : concurrent.futures.Executor, optional
         Who does the work frame by frame.
     progress : callable, optional
@@ -123,10 +123,11 @@ def acquire(
         return Acquired(signal)
     if what == "dpc-segments" and signal.data.ndim == 3:
         return _one_scan(signal)
-    lazy = not isinstance(signal.data, np.ndarray)
+    # workers of a cluster read for themselves; values in memory would be sent to them in each pass
+    read_again = executor is not None or not isinstance(signal.data, np.ndarray)
     where: dict[str, Any] = {
         "kind": kind,
-        "paths": absolute_paths(paths) if lazy and paths is not None else None,
+        "paths": absolute_paths(paths) if read_again and paths is not None else None,
         "scan_rotation_deg": signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None),
     }
     options: dict[str, Any] = {"executor": executor, "progress": progress}

@@ -24,7 +24,7 @@ class ArrayFrame:
 
     def __call__(self) -> np.ndarray:
         """Read the frame."""
-        return np.asarray(self.data[self.index])
+        return _values(self.data[self.index])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the values of this frame alone."""
@@ -41,7 +41,17 @@ class FileFrame:
 
     def __call__(self) -> np.ndarray:
         """Read the frame; the files are looked into once per process."""
-        return np.asarray(_opened(self.paths, self.kind)[self.index])
+        return _values(_opened(self.paths, self.kind)[self.index])
+
+
+def _values(part: Any) -> np.ndarray:
+    """Read a part of an array, on the thread that asks.
+
+    Left to itself, Dask would send a worker's reading back to the scheduler as a task of its own.
+    """
+    if hasattr(part, "compute"):
+        part = part.compute(scheduler="synchronous")
+    return np.asarray(part)
 
 
 @lru_cache(maxsize=2)

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from stemdisp.errors import ConfigError, DataError
@@ -130,10 +130,17 @@ def open_cluster(address: str | None) -> Iterator[Executor | None]:
             ) from error
         executor = client.get_executor()
         executor.n_workers = max(1, sum(client.nthreads().values()))
-        with _told_of_lost_workers():
+        with _large_pieces(), _told_of_lost_workers():
             yield executor
     finally:
         client.close()
+
+
+def _large_pieces() -> AbstractContextManager[Any]:
+    """Let work be sent with its frames, without a warning: a lost worker then loses nothing."""
+    import dask
+
+    return dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"})
 
 
 @contextmanager
