@@ -155,3 +155,20 @@ def test_the_run_is_left_as_it_was():
     before = result.columns.copy()
     interop.to_markers(result)
     pd.testing.assert_frame_equal(result.columns, before)
+
+
+def test_markers_and_stages_take_lazy_signals(table):
+    from stemdisp.refine import refine_columns
+    from stemdisp.simulate import simulate_stack
+
+    stack, truth = simulate_stack("lao-kto-111", seed=3, n_frames=1, size=224)
+    image = stack.inav[0]
+    seeds = truth.loc[:, ["species", "x_px", "y_px"]]
+    now = refine_columns(image, seeds)
+    later = refine_columns(image.as_lazy(), seeds)
+    pd.testing.assert_frame_equal(now, later, check_exact=True)
+    markers = interop.to_markers(now, image.as_lazy())
+    assert len(markers) == now["species"].nunique()
+    np.testing.assert_array_equal(
+        markers[0].kwargs["offsets"], interop.to_markers(now, image)[0].kwargs["offsets"]
+    )
