@@ -24,6 +24,7 @@ from stemdisp.refine import refine_columns
 from stemdisp.repeats import ENOUGH, OUTLYING, SEEN, apply_factors, error_factors
 from stemdisp.response import OccupancyCurve
 from stemdisp.sublattice import Displacements, measure_displacements
+from stemdisp.tables import by_hand
 
 if TYPE_CHECKING:
     from stemdisp._scene import Scene
@@ -88,7 +89,8 @@ def prepare(
     seeds = [table[kept].astype({"N": "Int64"}) for table in (columns, film) if table is not None]
     for table in seeds:
         table.attrs = {}
-    both = pd.concat(seeds, ignore_index=True).assign(quality=0)
+    both = pd.concat(seeds, ignore_index=True)
+    both = both.assign(quality=by_hand(both))
     fit, reference = columns.attrs["fit"], columns.attrs.get("anion_reference")
     psd, made = registration.noise_psd, columns.attrs.get("displacements")
     return Refit(

@@ -1,4 +1,4 @@
-"""The command line: ``stemdisp run``, ``inspect`` and ``simulate``.
+"""The command line: ``stemdisp run``, ``edit``, ``inspect`` and ``simulate``.
 
 Nothing heavy is imported here before a command needs it, and a configuration is checked first of
 all. Errors of the user end in one line on stderr and an exit status; see `stemdisp.errors`.
@@ -89,6 +89,11 @@ def cli() -> None:
     help="Data files instead of those of the configuration: one, or all frames of a series. A "
     "quoted pattern ('dir/*.emd') analyses every file that it matches as a field of its own.",
 )
+@click.option(
+    "--corrections",
+    metavar="FILE",
+    help="What is corrected by hand, instead of [input] corrections of the configuration.",
+)
 @click.option("--output", metavar="DIR", help="Where to write. Default: results/NAME of CONFIG.")
 @click.option(
     "--scheduler",
@@ -101,17 +106,15 @@ def cli() -> None:
 def run(
     config: str,
     inputs: tuple[str, ...],
+    corrections: str | None,
     output: str | None,
     scheduler: str | None,
     quiet: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
     """Run the analysis that the file CONFIG describes."""
     from stemdisp._patterns import is_pattern
-    from stemdisp.config import load_config, with_input
 
-    settings = load_config(config)
-    if inputs:
-        settings = with_input(settings, inputs)
+    settings = _settings(config, inputs, corrections)
     target = Path(output) if output else Path("results", Path(config).stem)
     from stemdisp._spread import open_cluster
 
@@ -123,6 +126,13 @@ def run(
     if not quiet:
         click.echo(summary)
         click.echo(f"Report: {target / 'report.html'}")
+
+
+def _settings(config: str, inputs: tuple[str, ...], corrections: str | None) -> Any:
+    """Read a configuration, and put in its place what the command line says."""
+    from stemdisp.config import load_config, with_input
+
+    return with_input(load_config(config), inputs or None, corrections=corrections)
 
 
 def _analyse(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> str:
@@ -142,6 +152,11 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
     from stemdisp._patterns import expand
 
     paths = expand(settings.input.path, leave_out=target)
+    if len(paths) > 1 and settings.input.corrections != "none":
+        raise ConfigError(
+            f"corrections belong to one image, but the input means {len(paths)} files; run the "
+            "file that they were made for by itself"
+        )
     if executor is not None:
         from stemdisp._source import absolute_paths
 
@@ -161,6 +176,37 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
             f"{len(failed)} of {len(table)} fields failed, first {failed['field'].iloc[0]}: "
             f"{failed['message'].iloc[0]}; all are in {target / 'fields.csv'}"
         )
+
+
+@cli.command(cls=_RunCommand)
+@click.argument("config", type=click.Path())
+@click.option("--input", "inputs", multiple=True, metavar="PATH ...", help="As of run.")
+@click.option(
+    "--corrections",
+    metavar="FILE",
+    help="What to go on with, if it is there, and where to save. Default: that of the "
+    "configuration, else corrections.toml.",
+)
+@_debug
+def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
+    """Run the analysis of CONFIG, and correct its columns by clicking in a window."""
+    from stemdisp._patterns import is_pattern
+    from stemdisp.corrections import FILE_NAME
+
+    settings = _settings(config, inputs, None)
+    if any(map(is_pattern, settings.input.path)):
+        raise ConfigError("corrections belong to one image; give one file, or frames of a series")
+    named = settings.input.corrections
+    path = Path(corrections or (FILE_NAME if named == "none" else named))
+    from stemdisp import editor, pipeline  # heavy
+
+    editor.check_window()
+    start = str(path) if path.exists() else None
+    result = pipeline.run(settings, corrections=start, progress=True)
+    window = editor.edit(result, path=path)
+    click.echo(window.corrections.describe())
+    if window.corrections != window.saved:
+        click.echo(f"stemdisp: closed without saving (key s); {path} is as it was", err=True)
 
 
 @cli.command()
