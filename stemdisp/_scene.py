@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stemdisp._correct import Expected, blanked, correct_columns
-from stemdisp._start import NUISANCE
+from stemdisp._start import REMOVED, UNMEASURED
 from stemdisp.calibrate import choose_pixel_size, refit_lattice
 from stemdisp.check import check_assignment, interface_doubts, interface_notes, lattice_notes
 from stemdisp.config import Config
@@ -76,7 +76,7 @@ def fit_crystal(
     scale = pixels_per_angstrom(scene.lattice, scene.projection)
     expected = _expected(scene, bright)
     seeds = expected.columns
-    seeds = seeds.assign(species=seeds["species"].mask(expected.removed, NUISANCE))
+    seeds = seeds.assign(species=seeds["species"].mask(expected.removed, REMOVED))
     options: dict[str, Any] = {
         "pixel_size": scene.size,
         "noise": scene.config.refine.noise,
@@ -98,7 +98,7 @@ def fit_crystal(
     both = pd.concat([again, film], ignore_index=True)
     options["pixel_size"] = scene.size
     both = refine_columns(bright, both, **options)
-    film = both[both["species"] == NUISANCE]
+    film = both[both["species"].isin(UNMEASURED)]
     columns = both[: len(seeds)].astype({"N": "Int64", "quality": "int64"})
     columns = blanked(columns.assign(species=expected.columns["species"]))
     halves = _halves(scene, registration, both, options)
@@ -143,7 +143,7 @@ def _halves(
     )
     out = []
     for half in halves:
-        part = half[half["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
+        part = half[~half["species"].isin(UNMEASURED)].astype({"N": "Int64", "quality": "int64"})
         part.attrs["fit"] = half.attrs["fit"]
         out.append(part)
     return out

@@ -26,9 +26,7 @@ from stemdisp._configcheck import (
     explain_invalid,
     first_existing,
     refuse_unknown,
-)
-from stemdisp._configcheck import (
-    toml_value as toml_value,
+    toml_value,  # noqa: F401 - the command line and the documentation take it from here
 )
 from stemdisp.errors import ConfigError
 

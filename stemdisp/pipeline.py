@@ -192,8 +192,7 @@ def _run(
         )
         warnings = [*seen.warnings, *image_notes(by_hand, seen.image.data.shape)]
     with clock.stage("lattice", bar):
-        scene = _lattice(seen.image, source, projection, config, by_hand)
-        scene = replace(scene, curve=curve, noise_psd=seen.noise_psd)
+        scene = replace(_lattice(seen, source, projection, config, by_hand), curve=curve)
     with clock.stage("refine", bar):
         scene, columns, film, halves = fit_crystal(scene, seen.registration, warnings)
     with clock.stage("displacement", bar):
@@ -265,14 +264,14 @@ def _steps(bar: Any) -> Callable[[int, int], None]:
 
 
 def _lattice(
-    image: Signal2D,
+    seen: Acquired,
     source: Signal2D,
     projection: Projection,
     config: Config,
     by_hand: Corrections,
 ) -> Scene:
     """Find the lattice and the interface."""
-    data = np.asarray(image.data, dtype=np.float64)
+    data = np.asarray(seen.image.data, dtype=np.float64)
     wanted = config.input.pixel_size
     stated = signal_pixel_size_A(source)
     hint = wanted if not isinstance(wanted, str) else None
@@ -301,8 +300,8 @@ def _lattice(
         if by_hand.interface is None:
             raise
         raise DataError(f"corrections, interface: {error}") from error
-    scene = Scene(image, lattice, projection, interface, (1.0, 1.0), stated, config)
-    scene = replace(scene, corrections=by_hand)
+    scene = Scene(seen.image, lattice, projection, interface, (1.0, 1.0), stated, config)
+    scene = replace(scene, noise_psd=seen.noise_psd, corrections=by_hand)
     return scene.calibrated()[0]
 
 
