@@ -175,7 +175,7 @@ def _follow(seeds: pd.DataFrame, fitted: pd.DataFrame) -> pd.DataFrame:
     """Move the starting points by a quadratic surface through the moves of columns well seen."""
     start = seeds[["x_px", "y_px"]].to_numpy(dtype=float)
     moves = fitted[["x_px", "y_px"]].to_numpy(dtype=float) - start
-    seen = (fitted["significance"] > SEEN).to_numpy() & ~fitted["species"].isin(UNMEASURED).to_numpy()
+    seen = ((fitted["significance"] > SEEN) & ~fitted["species"].isin(UNMEASURED)).to_numpy()
     seen &= np.isfinite(moves).all(axis=1)
     if np.count_nonzero(seen) < ENOUGH:
         return seeds
