@@ -176,7 +176,7 @@ def _follow(seeds: pd.DataFrame, fitted: pd.DataFrame) -> pd.DataFrame:
     start = seeds[["x_px", "y_px"]].to_numpy(dtype=float)
     moves = fitted[["x_px", "y_px"]].to_numpy(dtype=float) - start
     seen = ((fitted["significance"] > SEEN) & ~fitted["species"].isin(UNMEASURED)).to_numpy()
-    seen &= np.isfinite(moves).all(axis=1)
+    seen = seen & np.isfinite(moves).all(axis=1)
     if np.count_nonzero(seen) < ENOUGH:
         return seeds
     x, y = ((start - start[seen].mean(axis=0)) / np.ptp(start, axis=0).max()).T
