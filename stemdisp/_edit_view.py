@@ -64,11 +64,12 @@ class Window:
         from matplotlib import pyplot as plt
 
         self._result, self._names, self._reach = result, species, reach
-        with mpl.rc_context(st.rc_params() | {"toolbar": mpl.rcParams["toolbar"]}):
-            self.figure = plt.figure("stemdisp: corrections", figsize=SIZE_IN, clear=True)
+        with mpl.rc_context(st.rc_params()):
+            self.figure = plt.figure(figsize=SIZE_IN)
             self.image: Axes = self.figure.add_axes(IMAGE_BOX)
             self.panel: Axes = self.figure.add_axes(PANEL_BOX)
             self._message = self.figure.text(0.015, 0.018, "", va="center", wrap=False)
+        self.figure.canvas.manager.set_window_title("stemdisp: corrections")
         self.panel.set_axis_off()
         self._show_image()
         self._make_artists()

@@ -23,12 +23,16 @@ from stemdisp import __version__
 from stemdisp.errors import ConfigError, DataError, explain
 
 
-class _RunCommand(click.Command):
-    """A command whose ``--input`` takes several paths, and whose help lists the configuration."""
+class _PathsCommand(click.Command):
+    """A command whose ``--input`` takes several paths."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Give every path after ``--input`` an ``--input`` of its own."""
         return super().parse_args(ctx, _repeat_input(args))
+
+
+class _RunCommand(_PathsCommand):
+    """One whose help lists the configuration, too."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the keys of the configuration from their one source."""
@@ -178,9 +182,11 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
         )
 
 
-@cli.command(cls=_RunCommand)
+@cli.command(cls=_PathsCommand)
 @click.argument("config", type=click.Path())
-@click.option("--input", "inputs", multiple=True, metavar="PATH ...", help="As of run.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="PATH ...", help="Data files, as with run."
+)
 @click.option(
     "--corrections",
     metavar="FILE",

@@ -137,8 +137,13 @@ class Editor:
         self._places = self._where()
         self._canvas = view.Window(result, self._species, self._reach)
         self.figure = self._canvas.figure
+        self.figure.stemdisp_editor = self  # matplotlib holds its callbacks weakly
         self._connect()
         self._draw(f"saves to {path}")
+
+    def __repr__(self) -> str:
+        """Say what was done."""
+        return f"<Editor, {self.corrections.describe()}>"
 
     def undo(self) -> None:
         """Take the last correction back."""
@@ -211,8 +216,14 @@ class Editor:
         self._draw(message)
 
     def _do(self, step: Correction) -> None:
+        """Make a correction; of two in a row that move or relabel a column, the last one counts."""
+        before = self.corrections
+        if before.steps and step.action in ("move", "relabel"):
+            last = before.steps[-1]
+            if (last.action, last.at_px) == (step.action, step.at_px):
+                before = before.undo()
         try:
-            corrections = self.corrections.with_step(step)
+            corrections = before.with_step(step)
         except ValueError as err:
             self._draw(f"not possible: {err}")
             return
@@ -329,12 +340,14 @@ class Editor:
         if row is None:
             self._draw("click a column first")
             return
+        names = list(self._result.projection.species)
         now = self._expected.columns["species"].iloc[row]
-        following = self._species[(self._species.index(now) + 1) % len(self._species)]
-        place = self._selected
+        following = names[(names.index(now) + 1) % len(names)]
+        place, before = self._selected, self.corrections
         self._do(Correction("relabel", self._home(row), following))
-        self._selected = place  # so that r can be pressed again
-        self._draw(f"now {following}")
+        if self.corrections != before:
+            self._selected = place  # so that r can be pressed again
+            self._draw(f"now {following}")
 
     def _begin_line(self) -> None:
         if self._result.interface is None and self._result.config.interface.present is False:

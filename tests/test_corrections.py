@@ -593,6 +593,22 @@ def test_clicks_and_calls_write_the_same_file(automatic, hand, tmp_path):
     assert hand.window.saved == by_calls
 
 
+def test_pressing_r_again_goes_on_to_the_next_species(automatic, hand):
+    k = pick(automatic, "K")
+    at = np.array([k["x_px"], k["y_px"]])
+    home = rounded(site(automatic, k))
+    hand.click(at)
+    hand.key("r")
+    hand.key("r")
+    assert hand.window.corrections.steps == Corrections().relabel(*home, "O").steps
+    hand.drag(at, at + 3)
+    hand.drag(at + 3, at + 6)  # it is picked up where it was put
+    assert hand.window.corrections.steps[1:] == Corrections().move(home, rounded(at + 6)).steps
+    hand.key("u")
+    hand.key("u")
+    assert hand.window.corrections.steps == ()
+
+
 def test_what_a_run_would_refuse_is_said_and_not_written_down(automatic, hand):
     k = pick(automatic, "K")
     at = (k["x_px"], k["y_px"])
