@@ -73,7 +73,8 @@ class Window:
         self.panel.set_axis_off()
         self._show_image()
         self._make_artists()
-        self.image.callbacks.connect("xlim_changed", lambda _: self._resize())
+        for limits in ("xlim_changed", "ylim_changed"):
+            self.image.callbacks.connect(limits, lambda _: self._resize())
 
     def _show_image(self) -> None:
         data = self._result.image
@@ -100,9 +101,9 @@ class Window:
 
         self._dots = {s: dots(color=colors[s], linewidths=0, zorder=3) for s in self._names}
         ring = {"facecolors": "none", "linewidths": 1.4}
-        self._by_hand = dots(edgecolors="white", zorder=4, path_effects=st.outlined(2.2), **ring)
+        self._by_hand = dots(edgecolors="white", zorder=4, path_effects=st.outlined(3.4), **ring)
         self._gone = dots(
-            marker="x", color="white", linewidths=1.6, zorder=4, path_effects=st.outlined(2.6)
+            marker="x", color="white", linewidths=1.6, zorder=4, path_effects=st.outlined(3.8)
         )
         self._chosen = dots(edgecolors=st.YELLOW, zorder=5, **(ring | {"linewidths": 2.2}))
         (self._line,) = self.image.plot(
