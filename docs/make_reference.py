@@ -96,6 +96,11 @@ def api_page() -> str:
     ]
     for name in sorted(set(stemdisp.__all__) - {"__version__"}):
         home = f"stemdisp.{stemdisp._HOMES.get(name, name)}"
-        directive = f".. autofunction:: {home}.{name}\n   :no-index-entry:"
+        kind = "autofunction"
+        if isinstance(getattr(stemdisp, name), type):
+            kind = "autoclass"
+        directive = f".. {kind}:: {home}.{name}\n   :no-index-entry:"
+        if kind == "autoclass":
+            directive += "\n   :members:"
         lines += ["", f"## {name}", "", "```{eval-rst}", directive, "```"]
     return "\n".join(lines) + "\n"

@@ -15,9 +15,11 @@ __version__ = "0.1.0"
 
 # Public name -> the module that holds it.
 _HOMES = {
+    "Corrections": "corrections",
     "align_stack": "register",
     "average_planes": "planes",
     "correlate": "statistics",
+    "edit": "editor",
     "find_columns": "find",
     "find_depths": "depths",
     "find_interface": "interface",
@@ -27,6 +29,7 @@ _HOMES = {
     "from_atomap": "interop",
     "integrate_dpc": "dpc",
     "line_profile": "occupancy",
+    "load_corrections": "corrections",
     "measure_displacements": "sublattice",
     "measure_occupancy": "occupancy",
     "project": "crystal",
@@ -39,10 +42,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "Corrections",
     "__version__",
     "align_stack",
     "average_planes",
     "correlate",
+    "edit",
     "find_columns",
     "find_depths",
     "find_interface",
@@ -53,6 +58,7 @@ __all__ = [
     "integrate_dpc",
     "line_profile",
     "load",
+    "load_corrections",
     "measure_displacements",
     "measure_occupancy",
     "project",
@@ -65,9 +71,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from stemdisp.corrections import Corrections, load_corrections
     from stemdisp.crystal import project
     from stemdisp.depths import find_depths
     from stemdisp.dpc import integrate_dpc
+    from stemdisp.editor import edit
     from stemdisp.find import find_columns
     from stemdisp.interface import find_interface
     from stemdisp.interop import from_atomap, to_atomap, to_markers

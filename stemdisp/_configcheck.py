@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stemdisp._patterns import anchored, is_pattern
+from stemdisp.errors import ConfigError
 
 Indices = tuple[int, int, int]
 
@@ -97,6 +98,30 @@ def explain_unknown_key(table: str, key: str, known: dict[str, list[str]]) -> st
     home = homes[near[0]]
     where = "" if home == table else f" in [{home}]"
     return f"[{table}] has no key {key!r}; did you mean {near[0]!r}{where}?"
+
+
+def refuse_unknown(tables: Mapping[str, Any], known: dict[str, list[str]]) -> None:
+    """Raise a ConfigError for the first table or key that does not exist."""
+    for table, content in tables.items():
+        if table not in known:
+            raise ConfigError(explain_unknown_table(table, known))
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"{table} is a table; write [{table}] on a line of its own")
+        for key in content:
+            if key not in known[table]:
+                raise ConfigError(explain_unknown_key(table, key, known))
+
+
+def explain_invalid(message: str, tables: Mapping[str, Any], allowed: Mapping[str, str]) -> str:
+    """Turn a validation message into one that names table, key, value and what is allowed."""
+    text, _, where = message.partition(" - at `$")
+    names = re.findall(r"\.(\w+)", where)
+    if len(names) < 2:
+        table = f"[{names[0]}] " if names else ""
+        return table + text
+    table, key = names[:2]
+    value = toml_value(tables[table][key])
+    return f"[{table}] {key} = {value} is not allowed; give {allowed[f'{table}.{key}']}"
 
 
 def check_charges(name: str, value: Mapping[str, float]) -> None:

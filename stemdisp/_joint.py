@@ -414,7 +414,7 @@ def held_widths(problem: Problem, state: State) -> np.ndarray:
 def _matters(problem: Problem, state: State) -> np.ndarray:
     """Columns whose position decides convergence: not those of next to no intensity."""
     typical = _medians(state.volume, problem.kind)[problem.kind]
-    return (state.volume > 0.1 * typical) & (problem.kind != problem.nuisance)
+    return (state.volume > 0.1 * typical) & ~np.isin(problem.kind, problem.nuisance)
 
 
 def _bound(problem: Problem, columns: np.ndarray) -> None:

@@ -92,7 +92,7 @@ class Problem:
     columns have, ``under`` the functions of the
     background there.
     ``scratch`` (ny, nx) is where residuals are written.
-    ``nuisance`` is the kind whose columns need not converge (-1: none).
+    ``nuisance`` are the kinds whose columns need not converge.
     ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
     at their start, because what is visible of them cannot say more.
     """
@@ -116,7 +116,7 @@ class Problem:
     frozen: np.ndarray
     prior: np.ndarray
     level: float = 1e-4
-    nuisance: int = -1
+    nuisance: tuple[int, ...] = ()
     free_widths: bool = True
     order: int = 0
     pixel_weights: bool = False

@@ -60,6 +60,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = config_to_dict(with_input(config, ("data",)))
     del settings["input"]["path"]
     named = {
+        "input.corrections": config.input.corrections,
         "crystal.structure": config.crystal.structure,
         "analysis.occupancy_calibration": config.analysis.occupancy_calibration,
     }

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stemdisp._resampling import between_variance
-from stemdisp._start import NUISANCE
+from stemdisp._start import UNMEASURED
 from stemdisp.config import Config
 from stemdisp.crystal import Projection
 from stemdisp.depths import find_depths
@@ -24,6 +24,7 @@ from stemdisp.refine import refine_columns
 from stemdisp.repeats import ENOUGH, OUTLYING, SEEN, apply_factors, error_factors
 from stemdisp.response import OccupancyCurve
 from stemdisp.sublattice import Displacements, measure_displacements
+from stemdisp.tables import by_hand
 
 if TYPE_CHECKING:
     from stemdisp._scene import Scene
@@ -88,7 +89,8 @@ def prepare(
     seeds = [table[kept].astype({"N": "Int64"}) for table in (columns, film) if table is not None]
     for table in seeds:
         table.attrs = {}
-    both = pd.concat(seeds, ignore_index=True).assign(quality=0)
+    both = pd.concat(seeds, ignore_index=True)
+    both = both.assign(quality=by_hand(both))
     fit, reference = columns.attrs["fit"], columns.attrs.get("anion_reference")
     psd, made = registration.noise_psd, columns.attrs.get("displacements")
     return Refit(
@@ -163,7 +165,7 @@ def _fit(image: np.ndarray, n_frames: int, refit: Refit) -> pd.DataFrame:
     first = refine_columns(image, refit.seeds, max_iterations=ROUGH_STEPS, **options)
     fitted = refine_columns(image, _follow(refit.seeds, first), max_iterations=STEPS, **options)
     fit = fitted.attrs["fit"]
-    fitted = fitted[fitted["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
+    fitted = fitted[~fitted["species"].isin(UNMEASURED)].astype({"N": "Int64", "quality": "int64"})
     fitted = apply_factors(fitted, refit.factors)
     fitted.attrs["fit"] = fit
     return fitted
@@ -173,8 +175,8 @@ def _follow(seeds: pd.DataFrame, fitted: pd.DataFrame) -> pd.DataFrame:
     """Move the starting points by a quadratic surface through the moves of columns well seen."""
     start = seeds[["x_px", "y_px"]].to_numpy(dtype=float)
     moves = fitted[["x_px", "y_px"]].to_numpy(dtype=float) - start
-    seen = (fitted["significance"] > SEEN).to_numpy() & (fitted["species"] != NUISANCE).to_numpy()
-    seen &= np.isfinite(moves).all(axis=1)
+    seen = ((fitted["significance"] > SEEN) & ~fitted["species"].isin(UNMEASURED)).to_numpy()
+    seen = seen & np.isfinite(moves).all(axis=1)
     if np.count_nonzero(seen) < ENOUGH:
         return seeds
     x, y = ((start - start[seen].mean(axis=0)) / np.ptp(start, axis=0).max()).T

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from stemdisp._start import NUISANCE
+from stemdisp._correct import Expected, blanked, correct_columns
+from stemdisp._start import REMOVED, UNMEASURED
 from stemdisp.calibrate import choose_pixel_size, refit_lattice
 from stemdisp.check import check_assignment, interface_doubts, interface_notes, lattice_notes
 from stemdisp.config import Config
+from stemdisp.corrections import Corrections
 from stemdisp.crystal import Projection
 from stemdisp.errors import DataError
 from stemdisp.find import crystal_mask, find_columns, find_film, pixels_per_angstrom
@@ -21,6 +23,7 @@ from stemdisp.refine import refine_columns
 from stemdisp.register import Registration
 from stemdisp.repeats import apply_factors, error_factors, fit_halves
 from stemdisp.response import OccupancyCurve
+from stemdisp.tables import Quality
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
@@ -44,6 +47,7 @@ class Scene:
     config: Config
     curve: OccupancyCurve | None = None
     noise_psd: tuple[np.ndarray, np.ndarray] | None = None
+    corrections: Corrections = field(default_factory=Corrections)
 
     def calibrated(self) -> tuple[Scene, list[dict[str, str]]]:
         """Settle the pixel size with the lattice as it stands."""
@@ -65,11 +69,14 @@ def fit_crystal(
 
     Bright spots of a film next to the crystal overlap with its last columns, so they are fitted
     along as nuisance. The halves of a stack are fitted too: they show what moves columns beyond
-    the noise.
+    the noise. Columns that a user removed are nuisance, too: what is there must not leak into
+    their neighbours, and is not measured.
     """
     bright, interface = scene.bright, scene.interface
     scale = pixels_per_angstrom(scene.lattice, scene.projection)
-    seeds = find_columns(bright, scene.lattice, projection=scene.projection, interface=interface)
+    expected = _expected(scene, bright)
+    seeds = expected.columns
+    seeds = seeds.assign(species=seeds["species"].mask(expected.removed, REMOVED))
     options: dict[str, Any] = {
         "pixel_size": scene.size,
         "noise": scene.config.refine.noise,
@@ -87,15 +94,38 @@ def fit_crystal(
     film = seeds[:0]
     if interface is not None:
         film = find_film(columns.attrs["fit"].residual, scene.lattice, interface, scale)
-    both = pd.concat([_restarted(seeds, columns, scene.lattice), film], ignore_index=True)
+    again = _restarted(seeds, columns, _starts(expected, scene.lattice))
+    both = pd.concat([again, film], ignore_index=True)
     options["pixel_size"] = scene.size
     both = refine_columns(bright, both, **options)
-    film = both[both["species"] == NUISANCE]
-    columns = both[both["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
+    film = both[both["species"].isin(UNMEASURED)]
+    columns = both[: len(seeds)].astype({"N": "Int64", "quality": "int64"})
+    columns = blanked(columns.assign(species=expected.columns["species"]))
     halves = _halves(scene, registration, both, options)
     columns = apply_factors(columns, error_factors(halves) if halves else {})
     columns.attrs["fit"] = both.attrs["fit"]
     return scene, _in_input_axes(columns, scene), film, halves
+
+
+def _expected(scene: Scene, bright: np.ndarray) -> Expected:
+    """List the columns that the crystal should have, as the user corrected them."""
+    crystal = {"projection": scene.projection, "interface": scene.interface}
+    return correct_columns(
+        find_columns(bright, scene.lattice, **crystal),
+        scene.corrections,
+        lattice=scene.lattice,
+        shape=bright.shape,
+        **crystal,
+    )
+
+
+def _starts(expected: Expected, lattice: Lattice) -> np.ndarray:
+    """Give the places where columns belong: their sites, or where the user sees them."""
+    seeds = expected.columns
+    site = lattice.position(seeds[["i", "j"]].to_numpy(dtype=float))
+    start = seeds[["x_px", "y_px"]].to_numpy(dtype=float)
+    chosen = expected.has(Quality.ADDED) | np.any(start != expected.home_px, axis=1)
+    return np.where(chosen[:, None], start, site)
 
 
 def _halves(
@@ -113,18 +143,17 @@ def _halves(
     )
     out = []
     for half in halves:
-        part = half[half["species"] != NUISANCE].astype({"N": "Int64", "quality": "int64"})
+        part = half[~half["species"].isin(UNMEASURED)].astype({"N": "Int64", "quality": "int64"})
         part.attrs["fit"] = half.attrs["fit"]
         out.append(part)
     return out
 
 
-def _restarted(seeds: pd.DataFrame, columns: pd.DataFrame, lattice: Lattice) -> pd.DataFrame:
+def _restarted(seeds: pd.DataFrame, columns: pd.DataFrame, site: np.ndarray) -> pd.DataFrame:
     """Start the second fit where the first one ended; columns that it hardly saw, on their sites.
 
     A faint column is held where it starts, and the first fit may have left it on noise.
     """
-    site = lattice.position(seeds[["i", "j"]].to_numpy(dtype=float))
     faint = ~(columns["intensity"] > FAINT * columns["intensity_err"]).to_numpy()
     faint |= columns["x_px"].isna().to_numpy()
     known = {

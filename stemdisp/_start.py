@@ -17,7 +17,10 @@ from stemdisp.fit import WIDTH_BOUNDS_A
 # Starting widths; the fit frees them. iDPC of perovskites at 25 mrad gives 0.38-0.50 A.
 START_SIGMA_A = 0.42
 BACKGROUND_KNOTS_A, LEAST_KNOTS_PX = 20.0, 24.0
-NUISANCE = "film"  # species of blobs that are modelled but not measured
+# Species of blobs that are modelled but not measured: those of the film, and what stands where a
+# user removed a column, which may be of any width and brightness.
+NUISANCE, REMOVED = "film", "removed"
+UNMEASURED = (NUISANCE, REMOVED)
 # A displaced column may end in the direction of a neighbour 2 A away, so not less than this.
 LEASH_SHARE, LEASH_A = 0.45, (0.4, 1.2)
 NEAR_A = 4.4  # pairs that are kept in view: overlaps reach 3 A, and columns move
@@ -133,7 +136,7 @@ def begin(
         expected=state.volume,
         frozen=np.zeros(len(xy), dtype=bool),
         prior=np.zeros(len(xy)),
-        nuisance=species.index(NUISANCE) if NUISANCE in species else -1,
+        nuisance=tuple(k for k, name in enumerate(species) if name in UNMEASURED),
     )
     return problem, state
 

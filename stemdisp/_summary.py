@@ -78,7 +78,8 @@ def build_summary(
         "schema": SCHEMA,
         "stemdisp": __version__,
         "input": _input(source, kind, result.config.input.path if from_file else ()),
-        "configuration": settings_of(result.config),
+        "configuration": _settings(result),
+        "corrections": _corrections(result),
         "pixel_size_A": list(result.pixel_size_A),
         "lattice": _lattice(result),
         "interface": _interface(result),
@@ -112,6 +113,28 @@ def build_summary(
         text = f"the specimen changes under the beam; {found['text'].partition(': ')[2]}"
         summary["warnings"].append({"code": "damage-seen", "message": text})
     return summary
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    """Give the settings; corrections that came from no file count with their content."""
+    settings, by_hand = settings_of(result.config), result.corrections
+    if by_hand is not None:
+        settings["files"].setdefault("input.corrections", by_hand.sha256())
+    return settings
+
+
+def _corrections(result: Result) -> dict[str, Any] | None:
+    """How many corrections of which kind were made, and the checksum of what says so."""
+    if result.corrections is None:
+        return None
+    counts: dict[str, Any] = dict(result.corrections.count())
+    counts["interface"] = bool(counts["interface"])
+    return {
+        "n": len(result.corrections.steps),
+        **counts,
+        "sha256": result.corrections.sha256(),
+        "text": result.corrections.describe(),
+    }
 
 
 def _dose_series(result: Result) -> dict[str, Any] | None:

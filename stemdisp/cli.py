@@ -1,4 +1,4 @@
-"""The command line: ``stemdisp run``, ``inspect``, ``simulate``, ``config`` and ``completion``.
+"""The command line: ``stemdisp run``, ``edit``, ``inspect``, ``simulate`` and smaller ones.
 
 Nothing heavy is imported here before a command needs it, and a configuration is checked first of
 all. Errors of the user end in one line on stderr and an exit status; see `stemdisp.errors`.
@@ -23,12 +23,16 @@ from stemdisp import __version__
 from stemdisp.errors import ConfigError, DataError, explain
 
 
-class _RunCommand(click.Command):
-    """A command whose ``--input`` takes several paths, and whose help lists the configuration."""
+class _PathsCommand(click.Command):
+    """A command whose ``--input`` takes several paths."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Give every path after ``--input`` an ``--input`` of its own."""
         return super().parse_args(ctx, _repeat_input(args))
+
+
+class _RunCommand(_PathsCommand):
+    """One whose help lists the configuration, too."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the keys of the configuration from their one source."""
@@ -103,6 +107,11 @@ def cli() -> None:
     help="Data files instead of those of the configuration: one, or all frames of a series. A "
     "quoted pattern ('dir/*.emd') analyses every file that it matches as a field of its own.",
 )
+@click.option(
+    "--corrections",
+    metavar="FILE",
+    help="What is corrected by hand, instead of [input] corrections of the configuration.",
+)
 @click.option("--output", metavar="DIR", help="Where to write. Default: results/NAME of CONFIG.")
 @click.option(
     "--scheduler",
@@ -115,6 +124,7 @@ def cli() -> None:
 def run(
     config: str,
     inputs: tuple[str, ...],
+    corrections: str | None,
     output: str | None,
     scheduler: str | None,
     quiet: bool,  # noqa: FBT001 - click passes options by name
@@ -130,11 +140,8 @@ def run(
     them or none. A batch that was stopped goes on where it was.
     """  # noqa: D301 - \b tells click to leave lines as they are
     from stemdisp._patterns import is_pattern
-    from stemdisp.config import load_config, with_input
 
-    settings = load_config(config)
-    if inputs:
-        settings = with_input(settings, inputs)
+    settings = _settings(config, inputs, corrections)
     target = Path(output) if output else Path("results", Path(config).stem)
     from stemdisp._spread import open_cluster
 
@@ -146,6 +153,13 @@ def run(
     if not quiet:
         click.echo(summary)
         click.echo(f"Report: {target / 'report.html'}")
+
+
+def _settings(config: str, inputs: tuple[str, ...], corrections: str | None) -> Any:
+    """Read a configuration, and put in its place what the command line says."""
+    from stemdisp.config import load_config, with_input
+
+    return with_input(load_config(config), inputs or None, corrections=corrections)
 
 
 def _analyse(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> str:
@@ -165,6 +179,11 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
     from stemdisp._patterns import expand
 
     paths = expand(settings.input.path, leave_out=target)
+    if len(paths) > 1 and settings.input.corrections != "none":
+        raise ConfigError(
+            f"corrections belong to one image, but the input means {len(paths)} files; run the "
+            "file that they were made for by itself"
+        )
     if executor is not None:
         from stemdisp._source import absolute_paths
 
@@ -184,6 +203,39 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
             f"{len(failed)} of {len(table)} fields failed, first {failed['field'].iloc[0]}: "
             f"{failed['message'].iloc[0]}; all are in {target / 'fields.csv'}"
         )
+
+
+@cli.command(cls=_PathsCommand)
+@click.argument("config", type=click.Path())
+@click.option(
+    "--input", "inputs", multiple=True, metavar="PATH ...", help="Data files, as with run."
+)
+@click.option(
+    "--corrections",
+    metavar="FILE",
+    help="What to go on with, if it is there, and where to save. Default: that of the "
+    "configuration, else corrections.toml.",
+)
+@_debug
+def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
+    """Run the analysis of CONFIG, and correct its columns by clicking in a window."""
+    from stemdisp._patterns import is_pattern
+    from stemdisp.corrections import FILE_NAME
+
+    settings = _settings(config, inputs, None)
+    if any(map(is_pattern, settings.input.path)):
+        raise ConfigError("corrections belong to one image; give one file, or frames of a series")
+    named = settings.input.corrections
+    path = Path(corrections or (FILE_NAME if named == "none" else named))
+    from stemdisp import editor, pipeline  # heavy
+
+    editor.check_window()
+    start = str(path) if path.exists() else None
+    result = pipeline.run(settings, corrections=start, progress=True)
+    window = editor.edit(result, path=path)
+    click.echo(window.corrections.describe())
+    if window.corrections != window.saved:
+        click.echo(f"stemdisp: closed without saving (key s); {path} is as it was", err=True)
 
 
 @cli.command(short_help="Say what a file holds and what a run would need to be told.")
@@ -226,6 +278,7 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     What is not given is that of the preset. With --multislice OUT holds the counts of the four
     segments, to be analysed with kind = "dpc-segments" (pip install 'stemdisp[simulate]').
     """
+    from stemdisp import _simulated
     from stemdisp._publish import write_then_rename
 
     target = Path(out)
@@ -235,8 +288,8 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
         raise ConfigError(f"{target.parent}: no such directory; make it first")
     given = {name: value for name, value in options.items() if value is not None}
     if "occupancy" in given:
-        given["occupancy"] = _shares(given["occupancy"])
-    make = _multislice if multislice else _synthetic
+        given["occupancy"] = _simulated.shares(given["occupancy"])
+    make = _simulated.multislice if multislice else _simulated.synthetic
     try:
         signal_, truth = make(given)
     except (ValueError, ImportError) as err:
@@ -245,71 +298,6 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
     write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
     click.echo(f"Wrote {target} and {truth_path}")
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    """Read numbers between 0 and 1, separated by commas."""
-    try:
-        shares = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        shares = (-1.0,)
-    if not all(0.0 <= share <= 1.0 for share in shares):
-        raise ConfigError(
-            f"--occupancy {text!r} is not a list of numbers from 0 to 1: 0.45,0.6,0.8"
-        )
-    return shares
-
-
-def _synthetic(given: dict[str, Any]) -> tuple[Any, Any]:
-    """Draw a stack of Gaussian columns."""
-    from stemdisp.simulate import simulate_stack
-
-    only = [name for name in ("thickness_nm", "tilt", "phonons") if name in given]
-    if only:
-        flags = ", ".join("--" + name.split("_")[0] for name in only)
-        raise ConfigError(f"{flags}: only with --multislice")
-    return simulate_stack(given.pop("preset"), **given)
-
-
-def _multislice(given: dict[str, Any]) -> tuple[Any, Any]:
-    """Compute segment images with abTEM."""
-    from tqdm import tqdm
-
-    from stemdisp.lamella import Lamella
-    from stemdisp.multislice import Optics, simulate_multislice
-    from stemdisp.simulate import PRESETS
-
-    only = [name for name in ("n_frames", "size") if name in given]
-    if only:
-        flags = ", ".join("--" + name.removeprefix("n_") for name in only)
-        raise ConfigError(f"{flags}: not with --multislice, which makes one scan of one period")
-    preset, seed = given.pop("preset"), given.pop("seed")
-    if preset not in PRESETS:
-        raise ConfigError(f"--preset {preset!r} is unknown; use one of: {', '.join(PRESETS)}")
-    specimen = PRESETS[preset].specimen
-    lamella = {
-        "structure": specimen.structure,
-        "zone_axis": specimen.zone_axis,
-        "plane": specimen.plane,
-        "displaced": specimen.displaced,
-        "delta0_A": specimen.delta0_A,
-        "xi_planes": specimen.xi_planes,
-        "occupancy": specimen.occupancy,
-        "seed": seed,
-    }
-    lamella |= {"film_A": 0.0} if specimen.film_A <= 0 else {}
-    names = ("delta0_A", "xi_planes", "occupancy", "thickness_nm")
-    lamella |= {name: given.pop(name) for name in names if name in given}
-    optics = {"phonons": given.pop("phonons", 1), "tilt_mrad": given.pop("tilt", (0.0, 0.0))}
-    with tqdm(total=1, disable=None, leave=False, desc="multislice") as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        return simulate_multislice(
-            Lamella(**lamella), Optics(**optics), seed=seed, progress=tell, **given
-        )
 
 
 @cli.command(name="config")

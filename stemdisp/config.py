@@ -23,10 +23,10 @@ from stemdisp._configcheck import (
     check_points,
     check_word_or_positive,
     dot,
-    explain_unknown_key,
-    explain_unknown_table,
+    explain_invalid,
     first_existing,
-    toml_value,
+    refuse_unknown,
+    toml_value,  # noqa: F401 - the command line and the documentation take it from here
 )
 from stemdisp.errors import ConfigError
 
@@ -70,6 +70,13 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             "by more than 1 %; the lattice where the file has none.",
         ),
     ] = "auto"
+    corrections: Annotated[
+        str,
+        _key(
+            '"none", or the path of a TOML file',
+            "What is corrected by hand: the file that stemdisp.edit, or a call, has saved.",
+        ),
+    ] = "none"
 
     def __post_init__(self) -> None:
         """Check the values; accept a single path."""
@@ -77,6 +84,8 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         if not paths or not all(p.strip() for p in paths):
             raise ValueError(f"path = {list(paths)!r} names no file; give at least one")
         msgspec.structs.force_setattr(self, "path", paths)
+        if not self.corrections.strip():
+            raise ValueError('corrections is empty; give the path of a file, or "none"')
         check_word_or_positive(
             "pixel_size", self.pixel_size, ("auto", "file", "lattice"), "a size in angstrom"
         )
@@ -337,11 +346,13 @@ def config_from_dict(tables: Mapping[str, Any]) -> Config:
     ConfigError
         If a key is unknown (the nearest known one is named) or a value is not allowed.
     """
-    _refuse_unknown(tables)
+    names = {table: [n for n, _ in _documented_fields(s)] for table, s in _tables().items()}
+    refuse_unknown(tables, names)
     try:
         return msgspec.convert(tables, Config)
     except msgspec.ValidationError as err:
-        raise ConfigError(_explain(str(err), tables)) from err
+        allowed = {spec.key: spec.type for spec in describe()}
+        raise ConfigError(explain_invalid(str(err), tables, allowed)) from err
 
 
 def load_config(path: str | Path) -> Config:
@@ -381,34 +392,43 @@ def load_config(path: str | Path) -> Config:
     structure = config.crystal.structure
     if structure.lower().endswith(".cif"):
         structure = first_existing(structure, folders)
-    curve = config.analysis.occupancy_calibration
+    curve, by_hand = config.analysis.occupancy_calibration, config.input.corrections
     if curve not in ("auto", "none"):
         curve = first_existing(curve, folders)
+    if by_hand != "none":
+        by_hand = first_existing(by_hand, folders)
     replace = msgspec.structs.replace
     return replace(
         config,
-        input=replace(config.input, path=found),
+        input=replace(config.input, path=found, corrections=by_hand),
         crystal=replace(config.crystal, structure=structure),
         analysis=replace(config.analysis, occupancy_calibration=curve),
     )
 
 
-def with_input(config: Config, paths: tuple[str, ...]) -> Config:
+def with_input(
+    config: Config, paths: tuple[str, ...] | None = None, *, corrections: str | None = None
+) -> Config:
     """Return the configuration with other input files.
 
     Parameters
     ----------
     config : Config
         The configuration.
-    paths : tuple of str
-        The files, taken as they are.
+    paths : tuple of str, optional
+        The data, taken as they are.
+    corrections : str, optional
+        The file of corrections, or "none".
 
     Returns
     -------
     Config
         A new configuration.
     """
-    return msgspec.structs.replace(config, input=msgspec.structs.replace(config.input, path=paths))
+    given = {"path": paths, "corrections": corrections}
+    changed = {key: value for key, value in given.items() if value is not None}
+    source = msgspec.structs.replace(config.input, **changed)
+    return msgspec.structs.replace(config, input=source)
 
 
 def _tables() -> dict[str, type[Struct]]:
@@ -420,29 +440,3 @@ def _documented_fields(struct: type[Struct]) -> Iterator[tuple[str, Meta]]:
     """Yield each field's name with its description."""
     for name, hint in get_type_hints(struct, include_extras=True).items():
         yield name, hint.__metadata__[0]
-
-
-def _refuse_unknown(tables: Mapping[str, Any]) -> None:
-    """Raise a ConfigError for the first table or key that does not exist."""
-    known = {table: [name for name, _ in _documented_fields(s)] for table, s in _tables().items()}
-    for table, content in tables.items():
-        if table not in known:
-            raise ConfigError(explain_unknown_table(table, known))
-        if not isinstance(content, Mapping):
-            raise ConfigError(f"{table} is a table; write [{table}] on a line of its own")
-        for key in content:
-            if key not in known[table]:
-                raise ConfigError(explain_unknown_key(table, key, known))
-
-
-def _explain(message: str, tables: Mapping[str, Any]) -> str:
-    """Turn a validation message into one that names table, key, value and what is allowed."""
-    text, _, where = message.partition(" - at `$")
-    names = re.findall(r"\.(\w+)", where)
-    if len(names) < 2:
-        table = f"[{names[0]}] " if names else ""
-        return table + text
-    table, key = names[:2]
-    value = tables[table][key]
-    allowed = next(spec.type for spec in describe() if spec.key == f"{table}.{key}")
-    return f"[{table}] {key} = {toml_value(value)} is not allowed; give {allowed}"

@@ -16,16 +16,16 @@ import pandas as pd
 
 from stemdisp import statistics, tables
 from stemdisp._acquire import Acquired, acquire, open_input
+from stemdisp._correct import check_data, image_notes
 from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
-from stemdisp.config import Config, config_from_dict, load_config
+from stemdisp.config import Config, config_from_dict, load_config, with_input
+from stemdisp.corrections import Corrections, load_corrections
 from stemdisp.crystal import Projection, project
 from stemdisp.depths import find_depths
 from stemdisp.dose import measure_frames
-from stemdisp.errors import DataError
-from stemdisp.find import (
-    find_unexpected,
-)
+from stemdisp.errors import ConfigError, DataError
+from stemdisp.find import find_unexpected
 from stemdisp.interface import find_interface
 from stemdisp.interpret import read_planes
 from stemdisp.lattice import find_lattice
@@ -77,6 +77,7 @@ def run(
     config: Config | str | os.PathLike[str] | dict | Signal2D,
     *,
     settings: Config | dict | None = None,
+    corrections: Corrections | str | os.PathLike[str] | None = None,
     progress: bool = False,
     executor: Executor | None = None,
 ) -> Result:
@@ -88,6 +89,8 @@ def run(
         What to run; a signal from a HyperSpy session is analysed with `settings`.
     settings : Config or dict, optional
         Configuration for a signal; defaults if not given.
+    corrections : Corrections or path of their file, optional
+        What is corrected by hand, instead of what ``[input] corrections`` names.
     progress : bool
         Show a progress bar (on a terminal only).
     executor : concurrent.futures.Executor, optional
@@ -110,13 +113,15 @@ def run(
 
     signal = config if hasattr(config, "axes_manager") else None
     chosen = _as_config(settings if signal is not None else config)
+    chosen, by_hand = _corrections(chosen, corrections)
+    check_data(by_hand, chosen.input.path if signal is None else ())
     clock = Clock()
     # One thread in linear algebra: sums then do not depend on the number of cores.
     with (
         threadpool_limits(1),
         tqdm(total=len(STAGES), disable=None if progress else True, leave=False) as bar,
     ):
-        return _run(chosen, signal, clock, bar, executor)
+        return _run(chosen, signal, by_hand, clock, bar, executor)
 
 
 def check_settings(config: Config) -> None:
@@ -134,6 +139,7 @@ def check_settings(config: Config) -> None:
     """
     _project(config)
     _curve(config)
+    _corrections(config, None)
 
 
 def _as_config(given: Any) -> Config:
@@ -144,8 +150,32 @@ def _as_config(given: Any) -> Config:
     return config_from_dict(given) if isinstance(given, dict) else load_config(Path(given))
 
 
+def _corrections(
+    config: Config, given: Corrections | str | os.PathLike[str] | None
+) -> tuple[Config, Corrections]:
+    """Give the corrections, and the configuration with the name of their file."""
+    if isinstance(given, Corrections):
+        found, config = given, with_input(config, corrections="none")
+    else:
+        if given is not None:
+            config = with_input(config, corrections=os.fspath(given))
+        name = config.input.corrections
+        found = Corrections() if name == "none" else load_corrections(name)
+    if found.interface is not None and config.interface.present is False:
+        raise ConfigError(
+            "the corrections state an interface, but [interface] present = false says that there "
+            "is none; leave out one of them"
+        )
+    return config, found
+
+
 def _run(
-    config: Config, signal: Signal2D | None, clock: Clock, bar: Any, executor: Executor | None
+    config: Config,
+    signal: Signal2D | None,
+    by_hand: Corrections,
+    clock: Clock,
+    bar: Any,
+    executor: Executor | None,
 ) -> Result:
     with clock.stage("load", bar):
         projection = _project(config)
@@ -160,10 +190,9 @@ def _run(
             executor=executor,
             progress=_steps(bar),
         )
-        warnings = list(seen.warnings)
+        warnings = [*seen.warnings, *image_notes(by_hand, seen.image.data.shape)]
     with clock.stage("lattice", bar):
-        scene = _lattice(seen.image, source, projection, config)
-        scene = replace(scene, curve=curve, noise_psd=seen.noise_psd)
+        scene = replace(_lattice(seen, source, projection, config, by_hand), curve=curve)
     with clock.stage("refine", bar):
         scene, columns, film, halves = fit_crystal(scene, seen.registration, warnings)
     with clock.stage("displacement", bar):
@@ -192,6 +221,7 @@ def _run(
         unexpected=find_unexpected(
             fit.residual, fit.mask, pd.concat([columns, film]), 1 / np.sqrt(np.prod(scene.size))
         ),
+        corrections=by_hand if by_hand.steps else None,
         **numbers,
         **series,
     )
@@ -215,8 +245,6 @@ def _project(config: Config) -> Projection:
             config.crystal.structure, config.crystal.zone_axis, displaced=config.crystal.displaced
         )
     except ValueError as error:
-        from stemdisp.errors import ConfigError
-
         raise ConfigError(f"[crystal] {error}") from error
 
 
@@ -236,13 +264,14 @@ def _steps(bar: Any) -> Callable[[int, int], None]:
 
 
 def _lattice(
-    image: Signal2D,
+    seen: Acquired,
     source: Signal2D,
     projection: Projection,
     config: Config,
+    by_hand: Corrections,
 ) -> Scene:
     """Find the lattice and the interface."""
-    data = np.asarray(image.data, dtype=np.float64)
+    data = np.asarray(seen.image.data, dtype=np.float64)
     wanted = config.input.pixel_size
     stated = signal_pixel_size_A(source)
     hint = wanted if not isinstance(wanted, str) else None
@@ -256,17 +285,23 @@ def _lattice(
             raise
         lattice = find_lattice(data, projection)
     face = config.interface
-    lattice, interface = find_interface(
-        data,
-        lattice,
-        projection=projection,
-        plane=face.plane,
-        cage_species=config.crystal.cage.split("/")[0],
-        film=face.film,
-        present=face.present,
-        at=face.at,
-    )
-    scene = Scene(image, lattice, projection, interface, (1.0, 1.0), stated, config)
+    try:
+        lattice, interface = find_interface(
+            data,
+            lattice,
+            projection=projection,
+            plane=face.plane,
+            cage_species=config.crystal.cage.split("/")[0],
+            film=face.film,
+            present=face.present,
+            at=face.at if by_hand.interface is None else by_hand.interface,
+        )
+    except DataError as error:
+        if by_hand.interface is None:
+            raise
+        raise DataError(f"corrections, interface: {error}") from error
+    scene = Scene(seen.image, lattice, projection, interface, (1.0, 1.0), stated, config)
+    scene = replace(scene, noise_psd=seen.noise_psd, corrections=by_hand)
     return scene.calibrated()[0]
 
 

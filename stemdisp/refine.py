@@ -206,7 +206,7 @@ def _with_prior(
     home = problem.start
     away = np.hypot(*(state.xy - home).T) * scale
     apart = problem.near.nearest(state.columns) * scale
-    faint |= (away > MOVED_A) & (apart < SLIPPED_A) & (problem.kind != problem.nuisance)
+    faint |= (away > MOVED_A) & (apart < SLIPPED_A) & ~np.isin(problem.kind, problem.nuisance)
     spread = np.where(faint, FAINT_PRIOR_A, POSITION_PRIOR_A) / scale
     problem = replace(
         problem,

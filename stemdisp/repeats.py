@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stemdisp.refine import refine_columns
-from stemdisp.tables import Quality, usable
+from stemdisp.tables import Quality, by_hand, usable
 
 ENOUGH = 40  # columns from which a spread is known to 11 %
 SEEN = 6.0  # standard errors of intensity: fainter columns are held near their sites
@@ -45,8 +45,8 @@ def fit_halves(
     """
     psd = options.pop("noise_psd", None)
     kept = [c for c in columns.columns if c not in ("chi2", "x_err_A", "y_err_A", "intensity_err")]
-    start = columns.loc[columns["x_px"].notna(), kept].assign(quality=0)
-    start = start.reset_index(drop=True)
+    start = columns.loc[columns["x_px"].notna(), kept].reset_index(drop=True)
+    start = start.assign(quality=by_hand(start))
     start.attrs = {}
     out = []
     for half, share in zip(halves, shares, strict=True):

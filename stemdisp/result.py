@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stemdisp.config import Config
+from stemdisp.corrections import Corrections
 from stemdisp.crystal import Projection
 from stemdisp.interface import Interface
 from stemdisp.lattice import Lattice
@@ -46,6 +47,8 @@ class Result:
         End points (x, y) of the line profile.
     unexpected : DataFrame
         Peaks that no site explains: ``x_px, y_px, height``.
+    corrections : Corrections or None
+        What was corrected by hand; None for an automatic run.
     """
 
     config: Config
@@ -67,6 +70,7 @@ class Result:
     profile_line_px: np.ndarray | None = None
     unexpected: pd.DataFrame | None = None
     dose_series: pd.DataFrame | None = None
+    corrections: Corrections | None = None
 
     def _repr_html_(self) -> str:
         from stemdisp.report import repr_html

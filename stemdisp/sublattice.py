@@ -108,7 +108,8 @@ def measure_displacements(
         Missing columns, unknown species, a cage without inversion pairs.
     """
     check_columns(columns, ("species", "i", "j", "x_A", "y_A", "x_err_A", "y_err_A", "quality"))
-    shells = cage_shells(projection, displaced, tuple(cage.split("/")))
+    names = tuple(cage.split("/"))
+    shells = dict(zip(names, cage_shells(projection, displaced, names), strict=True))
     parts = [_measure(part, lattice, shells, displaced, bulk_from) for part in halves]
     if len(parts) == 2:
         factors = (_disagreement(parts, "delta_A"), _disagreement(parts, "delta_perp_A"))
@@ -131,7 +132,7 @@ def _disagreement(parts: list[pd.DataFrame], value: str) -> float:
 def _measure(
     columns: pd.DataFrame,
     lattice: Lattice,
-    shells: list[list[np.ndarray]],
+    shells: dict[str, list[np.ndarray]],
     displaced: str,
     bulk_from: int,
     factors: tuple[float, ...] = (1.0, 1.0),
@@ -146,7 +147,7 @@ def _measure(
     here = columns[["x_A", "y_A"]].to_numpy()[rows]
     off = here[:, None, :] - mid  # (rows, pairs, 2)
     reference, bulk = _bulk_rows(columns, rows, bulk_from)
-    shell_of_pair = np.concatenate([np.full(len(p), k) for k, p in enumerate(shells)])
+    shell_of_pair = np.concatenate([np.full(len(p), k) for k, p in enumerate(shells.values())])
     offsets = _shell_offsets(off, weight, reference, shell_of_pair, unit_u[rows], unit_v[rows])
     share = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
     functional = _functionals(len(columns), rows, partners, share)
@@ -257,21 +258,26 @@ def _seen(columns: pd.DataFrame) -> np.ndarray:
 
 
 def _find_partners(
-    columns: pd.DataFrame, rows: np.ndarray, shells: list[list[np.ndarray]], seen: np.ndarray
+    columns: pd.DataFrame, rows: np.ndarray, shells: dict[str, list[np.ndarray]], seen: np.ndarray
 ) -> np.ndarray:
-    """Row numbers (n_rows, n_pairs, 2) of both members of every pair; -1 if one is unusable."""
-    pool = np.flatnonzero(seen)
+    """Row numbers (n_rows, n_pairs, 2) of both members of every pair; -1 if one is unusable.
+
+    Members are of the shell's species: a user may have taken a column for one of another.
+    """
     ij = columns[["i", "j"]].to_numpy(dtype=float)
-    offsets = [o for shell in shells for o in shell]
-    out = np.full((len(rows), len(offsets), 2), -1)
-    if len(pool) == 0 or len(rows) == 0:
-        return out
-    tree = cKDTree(ij[pool])
-    for p, offset in enumerate(offsets):
+    pairs = [(species, offset) for species, shell in shells.items() for offset in shell]
+    out = np.full((len(rows), len(pairs), 2), -1)
+    pools = {s: np.flatnonzero(seen & (columns["species"] == s).to_numpy()) for s in shells}
+    trees = {s: cKDTree(ij[pool]) for s, pool in pools.items() if len(pool)}
+    for p, (species, offset) in enumerate(pairs):
+        if species not in trees or len(rows) == 0:
+            continue
         for k, sign in enumerate((1, -1)):
-            distance, index = tree.query(ij[rows] + sign * offset, distance_upper_bound=0.02)
+            distance, index = trees[species].query(
+                ij[rows] + sign * offset, distance_upper_bound=0.02
+            )
             found = np.isfinite(distance)
-            out[found, p, k] = pool[index[found]]
+            out[found, p, k] = pools[species][index[found]]
     out[(out < 0).any(axis=2)] = -1
     return out
 

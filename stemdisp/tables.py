@@ -16,12 +16,14 @@ import pandas as pd
 from stemdisp._registry import COLUMNS, ColumnSpec
 
 __all__ = [
+    "BY_HAND",
     "COLUMNS",
     "QUALITY_BITS",
     "UNUSABLE",
     "ColumnSpec",
     "Quality",
     "QualitySpec",
+    "by_hand",
     "check_columns",
     "count_quality",
     "ordered",
@@ -44,6 +46,9 @@ class Quality(enum.IntFlag):
     MOVED = 128
     NO_CAGE = 256
     MISFIT = 512
+    REMOVED = 1024
+    ADDED = 2048
+    CORRECTED = 4096
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,30 @@ QUALITY_BITS: tuple[QualitySpec, ...] = (
         "The residual under the column is far larger than the noise allows; its errors may be "
         "too small.",
     ),
+    QualitySpec(
+        Quality.REMOVED,
+        "removed by hand",
+        "A correction took the column out: its values are empty. What is there is still modelled, "
+        "as the spots of a film are, so that it does not disturb its neighbours.",
+    ),
+    QualitySpec(
+        Quality.ADDED,
+        "added by hand",
+        "A correction added a column where the run expects none. It is fitted with its species, "
+        "and never used.",
+    ),
+    QualitySpec(
+        Quality.CORRECTED,
+        "moved or relabelled by hand",
+        "A correction gave the column another species, or its fit another start. Kept in averages.",
+    ),
 )
 
 # Columns that carry any of these bits take no part in averages and statistics.
 UNUSABLE = Quality.EDGE | Quality.FILM | Quality.NOT_CONVERGED | Quality.MASKED | Quality.MOVED
+UNUSABLE |= Quality.REMOVED | Quality.ADDED
+# What a user set, which no other fit of the same columns may forget.
+BY_HAND = Quality.REMOVED | Quality.ADDED | Quality.CORRECTED
 
 
 def specs(table: str) -> dict[str, ColumnSpec]:
@@ -171,6 +196,13 @@ def ordered(frame: pd.DataFrame, table: str) -> pd.DataFrame:
 def usable(frame: pd.DataFrame) -> np.ndarray:
     """Return a mask of the columns that may enter averages (no disqualifying quality bit)."""
     return (frame["quality"].to_numpy(dtype=np.int64) & int(UNUSABLE)) == 0
+
+
+def by_hand(frame: pd.DataFrame) -> np.ndarray:
+    """Return the quality of every column with nothing left but what a user set."""
+    if "quality" not in frame:
+        return np.zeros(len(frame), dtype=np.int64)
+    return frame["quality"].to_numpy(dtype=np.int64) & int(BY_HAND)
 
 
 def count_quality(frame: pd.DataFrame) -> dict[str, int]:

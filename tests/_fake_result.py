@@ -42,6 +42,7 @@ class FakeResult:
     correlation: Any = None
     profile_line_px: np.ndarray | None = None
     dose_series: pd.DataFrame | None = None
+    corrections: Any = None
 
 
 def directions(rotation_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

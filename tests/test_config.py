@@ -20,7 +20,12 @@ PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
 
 # The keys that users' files may hold: none may go.
 CONTRACT = {
-    "input": {"path": ["sample_data/lao_kto_111.hspy"], "kind": "auto", "pixel_size": "auto"},
+    "input": {
+        "path": ["sample_data/lao_kto_111.hspy"],
+        "kind": "auto",
+        "pixel_size": "auto",
+        "corrections": "none",
+    },
     "crystal": {
         "structure": "KTaO3",
         "zone_axis": [1, -1, 0],

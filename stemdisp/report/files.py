@@ -13,6 +13,7 @@ import pandas as pd
 
 from stemdisp import tables
 from stemdisp._configcheck import toml_value
+from stemdisp.corrections import FILE_NAME
 
 # Spreadsheets run a cell that begins with one of these as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -22,7 +23,7 @@ TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
 def write_files(result: Any, directory: Path) -> None:
-    """Write summary.json and the tables as CSV files.
+    """Write summary.json, the tables as CSV files, and what was corrected by hand.
 
     Those of frames and of the dose series are written for stacks only.
 
@@ -35,6 +36,8 @@ def write_files(result: Any, directory: Path) -> None:
     """
     text = json.dumps(strict(result.summary), indent=2, ensure_ascii=False, allow_nan=False)
     (directory / "summary.json").write_text(text + "\n", **TEXT)
+    if result.corrections is not None:
+        (directory / FILE_NAME).write_text(result.corrections.to_toml(), **TEXT)
     for name in ("planes", "columns", "line_profile", "frames", "dose_series"):
         frame = getattr(result, name)
         if name in ("frames", "dose_series") and (frame is None or frame.empty):

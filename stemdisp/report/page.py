@@ -8,6 +8,8 @@ from typing import Any
 
 from stemdisp import _plot_style as st
 from stemdisp._plot_numbers import fixed, measured, seen_above, two_digits, with_interval
+from stemdisp.config import with_input
+from stemdisp.corrections import FILE_NAME
 from stemdisp.report import figures, means, rows, wording
 from stemdisp.report.files import TEXT, config_toml, write_files
 from stemdisp.report.wording import get
@@ -83,6 +85,13 @@ def repr_html(result: Any) -> str:
     )
 
 
+def _config(result: Any) -> str:
+    """Write the configuration; corrections are those of the copy in the output."""
+    if result.corrections is None:
+        return config_toml(result.config)
+    return config_toml(with_input(result.config, corrections=FILE_NAME))
+
+
 def _render(name: str, values: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -156,7 +165,8 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         "versions": _pairs(get(result, "versions")),
         "timings": [(k, f"{fixed(v, 1)} s") for k, v in (get(result, "timings_s") or {}).items()],
         "stemdisp": str(get(result, "stemdisp") or "unknown version"),
-        "config": config_toml(result.config),
+        "config": _config(result),
+        "corrections": str(get(result, "corrections", "text") or ""),
         "command": "stemdisp run run.toml --output results",
         "displaced": st.displaced_species(result),
         "anion": st.anion_species(result) or "anion",

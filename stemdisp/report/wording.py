@@ -347,6 +347,8 @@ def text_summary(result: Any) -> str:
     lines += [f"- {text}" for text in sentences(result)]
     if result.interface is not None:
         lines.append(f"null test in the bulk: {verdict(get(result, 'null_test', 'passed'))}")
+    if get(result, "corrections"):
+        lines.append(str(get(result, "corrections", "text")))
     lines.append(f"warnings: {len(found) or 'none'}")
     lines += [f"  {w.get('code')}: {w.get('message')}" for w in found]
     return "\n".join(_one_line(line) for line in lines)
