@@ -29,6 +29,8 @@ extensions = [
 html_math_renderer = "mathml"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
+# Options and quotes are there to be copied: -- and ' stay what they are.
+smartquotes = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False

@@ -18,16 +18,16 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
-import stemdisp as sd  # noqa: E402
-from stemdisp import _plot_style as style  # noqa: E402
-from stemdisp import plot  # noqa: E402
-from stemdisp.report.means import mean_vector, scatter  # noqa: E402
+import stemdisp as sd
+from stemdisp import _plot_style as style
+from stemdisp import plot
+from stemdisp.report.means import mean_vector, scatter
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE / "images" / "gallery"
-WIDTH_PX, QUALITY = 1100, 86
+SIZE_IN, WIDTH_PX, QUALITY = (8.0, 3.6), 1100, 84
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Entry:
 
 ATOMAP = (
     "[atomap](https://gitlab.com/atomap/atomap), `atomap/tests/datasets/{}`, commit 68fbd13 of "
-    "atomap-dev/atomap on GitHub, GPL-3.0; Magnus Nord. Please cite M. Nord et al., Advanced Structural and "
-    "Chemical Imaging 3, 9 (2017), [doi 10.1186/s40679-017-0042-5]"
+    "atomap-dev/atomap on GitHub, GPL-3.0; Magnus Nord. Please cite M. Nord et al., Advanced "
+    "Structural and Chemical Imaging 3, 9 (2017), [doi 10.1186/s40679-017-0042-5]"
     "(https://doi.org/10.1186/s40679-017-0042-5)"
 )
 ENTRIES = (
@@ -65,8 +65,8 @@ ENTRIES = (
         noise="idpc",
         seen="All three kinds of columns are found, pure oxygen too, and the displacements of Pb "
         "are correlated over several cells.",
-        not_seen="The mean may be tilt as well as polarisation, because there is no bulk to compare "
-        "with. The preset's lattice constant gives the pixel size, so lengths are good to about "
+        not_seen="The mean may be tilt as well as polarisation, because there is no bulk to "
+        "compare with. The preset's lattice constant gives the pixel size, so lengths are good to about "
         "3 %.",
     ),
     Entry(
@@ -81,8 +81,8 @@ ENTRIES = (
         },
         noise="white",
         seen="Dark columns are recognised as such, and oxygen between the Ti columns is fitted.",
-        not_seen="SrTiO₃ is not polar here, and yet the mean is many times its error. ABF is sensitive "
-        "to tilt and aberrations, which move light and heavy columns differently. The next image "
+        not_seen="SrTiO₃ is not polar here, and yet the mean is many times its error. ABF is "
+        "sensitive to tilt and aberrations, which move light and heavy columns differently. The next image "
         "shows the same area without this.",
     ),
     Entry(
@@ -97,8 +97,8 @@ ENTRIES = (
         },
         noise="white",
         seen="Sr and Ti are found and sit much nearer to where they should be than in ABF.",
-        not_seen="ADF does not show oxygen: it is not drawn here, and only Ti makes up the cage. The "
-        "noise was interpolated by the authors' processing and is not white, of which the run warns.",
+        not_seen="ADF does not show oxygen: it is not drawn here, and only Ti makes up the cage. "
+        "The noise was interpolated by its authors and is not white, of which the run warns.",
         oxygen=False,
     ),
     Entry(
@@ -125,16 +125,17 @@ ENTRIES = (
         noise="auto",
         seen="The two axes of the scan, which differ by about 5 %, are scaled separately. "
         "Ti is displaced over the whole field, and more in one corner.",
-        not_seen="The image was Wiener-filtered by its author. Filtering widens columns and takes the "
-        "noise's spectrum away, so errors of single columns mean little here. Widths that run to their bound say the same. "
+        not_seen="The image was Wiener-filtered by its author. Filtering widens columns and takes "
+        "the noise's spectrum away, so errors of single columns mean little here. Widths that run "
+        "to their bound say the same. "
         "Oxygen is not drawn, because this contrast does not show it.",
         oxygen=False,
     ),
 )
 HEAD = """# Gallery: real images
 
-Published images of others, analysed with stemdisp. None was chosen for its result. Each figure shows
-the middle of the image with the fitted columns (left) and the displacement of every column (right).
+Published images of others, analysed with stemdisp. None was chosen for its result. Each figure
+shows the middle of the image with the fitted columns (left) and the displacement of every column (right).
 Where they are many, an arrow stands for the mean of a block.
 
 These crystals have no interface, so there is no δ(N) and no bulk reference: the configuration says
@@ -168,7 +169,7 @@ def analyse(entry: Entry, folder: Path) -> Any:
 def draw(result: Any, path: Path) -> None:
     """Draw both panels side by side."""
     with mpl.rc_context(style.rc_params()):
-        figure = Figure(figsize=(9.6, 4.2), dpi=WIDTH_PX / 9.6)
+        figure = Figure(figsize=SIZE_IN, dpi=WIDTH_PX / SIZE_IN[0])
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
         plot.plot_zoom(result, ax=left)
         plot.plot_displacement_map(result, ax=right)
@@ -183,11 +184,12 @@ def describe(entry: Entry, result: Any, picture: str) -> str:
     frame = style.used(result, crystal["displaced"]).dropna(subset=["delta_A", "delta_perp_A"])
     size, towards = mean_vector(result)
     name = crystal["displaced"]
+    along = style.direction_name(result.projection.u_uvw)
     claimed = 100.0 * float(frame["delta_err_A"].median())
     measured = (
-        f"The mean of {len(frame)} {name} columns is {size} pm{', ' * bool(towards)}{towards}. Along "
-        f"{style.direction_name(result.projection.u_uvw)} they scatter by {scatter(result, 'delta_A')} pm "
-        f"(standard deviation); the noise alone would make {claimed:.1f} pm."
+        f"The mean of {len(frame)} {name} columns is {size} pm{', ' * bool(towards)}{towards}. "
+        f"Along {along} they scatter by {scatter(result, 'delta_A')} pm (standard deviation); "
+        f"the error of a single one, from noise, is {claimed:.1f} pm."
     )
     codes = [warning["code"] for warning in result.summary["warnings"]]
     warned = "none" if not codes else ", ".join(f"`{code}`" for code in codes)
@@ -195,14 +197,16 @@ def describe(entry: Entry, result: Any, picture: str) -> str:
     parts = [
         f"## {entry.title}",
         f"![{alt}](images/gallery/{picture})",
-        f"**Seen.** {entry.seen} {measured}",
-        f"**Not seen.** {entry.not_seen}",
-        f"Warnings of the run: {warned}. Told: `{told}`, `pixel_size = \"lattice\"`, "
-        f"`noise = \"{entry.noise}\"`.",
+        f"**What it shows.** {entry.seen} {measured}",
+        f"**What it does not show.** {entry.not_seen}",
+        f'Warnings of the run: {warned}. Told: `{told}`, `pixel_size = "lattice"`, '
+        f'`noise = "{entry.noise}"`.',
         f"Image: {entry.source}.",
     ]
     return "\n\n".join(
-        part if part[0] in "!#" else textwrap.fill(part, 110, break_long_words=False, break_on_hyphens=False)
+        part
+        if part[0] in "!#"
+        else textwrap.fill(part, 110, break_long_words=False, break_on_hyphens=False)
         for part in parts
     )
 

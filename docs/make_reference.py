@@ -62,12 +62,13 @@ def tables_page() -> str:
         "",
         "The files in the output directory and the tables of the library have the same columns.",
         "A value that is not defined or could not be measured is empty (not a number).",
+        "After the meaning stand the type and the module that makes the column.",
     ]
     for table, note in _TABLE_NOTES.items():
-        lines += ["", f"## {note}", "", "| column | unit | type | made by | meaning |"]
-        lines.append("|---|---|---|---|---|")
+        lines += ["", f"## {note}", "", "| column | unit | meaning |", "|---|---|---|"]
         for spec in tables.specs(table).values():
-            cells = (f"`{spec.name}`", spec.unit, spec.dtype, f"`{spec.stage}`", spec.meaning)
+            meaning = f"{spec.meaning} ({spec.dtype}, `{spec.stage}`)"
+            cells = (f"`{spec.name}`", spec.unit, meaning)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
