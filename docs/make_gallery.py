@@ -66,8 +66,8 @@ ENTRIES = (
         seen="All three kinds of columns are found, pure oxygen too, and the displacements of Pb "
         "are correlated over several cells.",
         not_seen="The mean may be tilt as well as polarisation, because there is no bulk to "
-        "compare with. The preset's lattice constant gives the pixel size, so lengths are good to about "
-        "3 %.",
+        "compare with. The preset's lattice constant gives the pixel size, so lengths are good to "
+        "about 3 %.",
     ),
     Entry(
         file="test_ABF_cropped.hdf5",
@@ -82,8 +82,8 @@ ENTRIES = (
         noise="white",
         seen="Dark columns are recognised as such, and oxygen between the Ti columns is fitted.",
         not_seen="SrTiO₃ is not polar here, and yet the mean is many times its error. ABF is "
-        "sensitive to tilt and aberrations, which move light and heavy columns differently. The next image "
-        "shows the same area without this.",
+        "sensitive to tilt and aberrations, which move light and heavy columns differently. The "
+        "next image shows the same area without this.",
     ),
     Entry(
         file="test_ADF_cropped.hdf5",
@@ -135,8 +135,8 @@ ENTRIES = (
 HEAD = """# Gallery: real images
 
 Published images of others, analysed with stemdisp. None was chosen for its result. Each figure
-shows the middle of the image with the fitted columns (left) and the displacement of every column (right).
-Where they are many, an arrow stands for the mean of a block.
+shows the middle of the image with the fitted columns (left) and the displacement of every column
+(right). Where they are many, an arrow stands for the mean of a block.
 
 These crystals have no interface, so there is no δ(N) and no bulk reference: the configuration says
 `[interface] present = false`. The images are not part of stemdisp. Get them from the sources named,
