@@ -95,6 +95,16 @@ def test_commands_that_are_shown_exist(page):
         assert {word for word in words if word.startswith("--")} <= options_of(command), line
 
 
+def test_messages_that_are_quoted_are_those_of_the_code():
+    text = (DOCS / "howto" / "own_file.md").read_text(encoding="utf-8")
+    rows = text.split("| it says | do |")[1].split("All formats")[0]
+    code = " ".join(p.read_text(encoding="utf-8") for p in (ROOT / "stemdisp").glob("*.py"))
+    said = [
+        cell for row in rows.splitlines()[2:] for cell in re.findall("`([^`]+)`", row.split("|")[1])
+    ]
+    assert len(said) >= 5 and [words for words in said if words not in code] == []
+
+
 @pytest.mark.parametrize("page", [DOCS / "tutorial.md", *GUIDES], ids=lambda p: p.stem)
 def test_code_that_is_shown_names_what_exists(page):
     codes = cells() if page.stem == "tutorial" else blocks(page, "python")
