@@ -67,3 +67,8 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "navigation_with_keys": False,
 }
+
+
+def setup(app):
+    """Run the tutorial in every build: the code may have changed though its page has not."""
+    app.connect("env-get-outdated", lambda *_: ["tutorial"])
