@@ -81,7 +81,7 @@ def plot_correlation(result: Any, *, which: str = "between", ax: Axes | None = N
     Returns
     -------
     matplotlib Axes
-        |delta| in angstrom against 1 - occupancy, or delta in angstrom against occupancy.
+        The size of delta in angstrom against 1 - occupancy, or delta in angstrom against occupancy.
     """
     if which not in ("between", "within"):
         raise ValueError(f'which = {which!r} is not "between" or "within"; use one of these')

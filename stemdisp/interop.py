@@ -144,8 +144,8 @@ def to_atomap(columns: pd.DataFrame, image: Any) -> Any:
     """
     check_columns(columns, _NEEDED)
     pixel_A = _square_pixel(image)
-    from atomap.atom_lattice import Atom_Lattice
-    from atomap.sublattice import Sublattice
+    # Its modules import each other in a circle that only opens from here.
+    from atomap.api import Atom_Lattice, Sublattice
 
     sublattices = []
     for species, color in _table_colors(columns).items():
@@ -208,8 +208,9 @@ def from_atomap(atom_lattice: Any) -> pd.DataFrame:
     DataFrame
         `species`, `x_px`, `y_px`, `sigma_A`, `intensity`, one row per atom. The width is the
         geometric mean of both axes; widths and intensities are NaN where Atomap holds its
-        default (no fit was made). `sigma_x_A`, `sigma_y_A` and `rotation_rad` are Atomap's own
-        ellipse, so that `to_atomap` gives back what was there. `refine_columns` takes the table.
+        default (no fit was made, or its own file has dropped the amplitudes). `sigma_x_A`,
+        `sigma_y_A` and `rotation_rad` are Atomap's own ellipse, so that `to_atomap` gives back what
+        was there. `refine_columns` takes the table.
 
     Raises
     ------
@@ -247,7 +248,8 @@ def _sublattice_table(sublattice: Any, index: int) -> pd.DataFrame:
             "x_px": np.asarray(sublattice.x_position, dtype=float),
             "y_px": np.asarray(sublattice.y_position, dtype=float),
             "sigma_A": sigma_A,
-            "intensity": height * _AREA * sigma_A**2,
+            # Atomap's file keeps widths and drops amplitudes, which then read 1.0.
+            "intensity": np.where(height == 1.0, np.nan, height) * _AREA * sigma_A**2,
             "sigma_x_A": np.where(unset, np.nan, axes[0] * pixel_A),
             "sigma_y_A": np.where(unset, np.nan, axes[1] * pixel_A),
             "rotation_rad": np.where(unset, np.nan, turn),

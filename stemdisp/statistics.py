@@ -76,7 +76,7 @@ class DecayFit:
 class Correlation:
     """Correlation of displacement and vacancies, between planes and within planes.
 
-    `between_planes` is of 1 - occupancy with |delta|, `within_planes` of delta with the
+    `between_planes` is of 1 - occupancy with the size of delta, `within_planes` of delta with the
     occupancy of the own cage: more displacement where oxygen is missing is positive in the first
     and, for a positive delta, negative in the second. Keys are those of summary.json.
     `cages` holds the points of the second: i, j, N, delta_A, cage_occupancy and the two residuals.

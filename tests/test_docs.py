@@ -1,14 +1,19 @@
 """The documents fit the code: modules, dependencies, outputs, quality bits and steps."""
 
 import ast
+import importlib
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from stemdisp import tables
+import stemdisp
+from stemdisp import cli, plot, tables
+from stemdisp.config import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "stemdisp"
@@ -118,17 +123,120 @@ def test_constants_in_the_methods_are_those_of_the_code():
     assert f"{100 * polarisation.CHARGE_ERR:g} %" in page
 
 
-def test_every_entry_of_the_index_is_a_page():
-    toctree = text("docs/index.md").split("```{toctree}")[1].split("```")[0].split()[2:]
-    own = [name for name in toctree if not name.startswith("_generated/")]
-    assert own and [name for name in own if not (DOCS / f"{name}.md").is_file()] == []
+def index_entries():
+    """Pages in the groups of the index, in their order."""
+    groups = re.findall(
+        r"^```\{toctree\}\n(.*?)^```", text("docs/index.md"), re.MULTILINE | re.DOTALL
+    )
+    lines = [line.strip() for group in groups for line in group.splitlines()]
+    return [line for line in lines if line and not line.startswith(":")]
 
 
-@pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("*.md")))
+def own_pages():
+    pages = sorted([*DOCS.glob("*.md"), *DOCS.glob("howto/*.md")])
+    return [page.relative_to(DOCS).as_posix() for page in pages]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Write the generated pages as the build does; return name -> text."""
+    folder = tmp_path_factory.mktemp("reference")
+    script = "import sys, pathlib, make_reference as m; m.write_all(pathlib.Path(sys.argv[1]))"
+    paths = os.pathsep.join([str(ROOT), str(DOCS)])
+    subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        check=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    return {page.name: page.read_text(encoding="utf-8") for page in folder.glob("*.md")}
+
+
+def test_every_entry_of_the_index_is_a_page(reference):
+    entries = index_entries()
+    assert len(entries) == len(set(entries)) > 20
+    made = {f"_generated/{name}" for name in reference}
+    assert [e for e in entries if f"{e}.md" not in {*own_pages(), *made}] == []
+    assert made <= {f"{entry}.md" for entry in entries}
+
+
+@pytest.mark.parametrize("page", own_pages())
 def test_every_page_is_reachable(page):
-    index = text("docs/index.md")
-    toctree = index.split("```{toctree}")[1].split("```")[0].split()
-    assert page == "index.md" or page.removesuffix(".md") in toctree
+    assert page == "index.md" or page.removesuffix(".md") in index_entries()
+
+
+@pytest.mark.parametrize("page", own_pages())
+def test_links_and_pictures_of_a_page_are_there(page, reference):
+    body = re.sub(r"^```.*?^```", "", text(f"docs/{page}"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", body):
+        name = target.split("#")[0]
+        if "://" in target or not name:
+            continue
+        path = (DOCS / page).parent / name
+        assert path.is_file() or path.name in reference, target
+
+
+@pytest.mark.parametrize("page", own_pages())
+def test_pages_name_no_place_on_somebodys_machine(page):
+    found = re.findall(r"(?<![\w.:/])/(?:home|work|tmp|root|mnt|Users)/\S*", text(f"docs/{page}"))
+    assert found == []
+
+
+def test_the_reference_lists_every_public_name(reference):
+    headings = set(re.findall(r"^### (\w+)$", reference["api.md"], flags=re.MULTILINE))
+    assert (set(stemdisp.__all__) - {"__version__"}) | set(plot.__all__) <= headings
+    documented = re.findall(r"auto(?:function|class):: ([\w.]+)", reference["api.md"])
+    for name in documented:
+        home, _, member = name.rpartition(".")
+        assert importlib.import_module(home).__dict__[member].__doc__, name
+
+
+def test_the_reference_lists_every_key_column_and_bit(reference):
+    keys = [spec.key.split(".")[1] for spec in describe()]
+    assert [k for k in keys if f"\n`{k}` = " not in reference["configuration.md"]] == []
+    names = [spec.name for spec in tables.COLUMNS]
+    assert [n for n in names if f"| `{n}` |" not in reference["tables.md"]] == []
+    bits = [spec.bit.name for spec in tables.QUALITY_BITS]
+    assert [b for b in bits if f"| `{b}` |" not in reference["quality.md"]] == []
+
+
+def test_the_reference_lists_every_command_and_option(reference):
+    page = reference["commands.md"]
+    for name, command in cli.cli.commands.items():
+        section = page.split(f"## stemdisp {name}\n")[1].split("\n## ")[0]
+        for option in command.params:
+            shown = option.opts[0] if option.param_type_name == "option" else option.name.upper()
+            assert shown in section, (name, shown)
+
+
+def test_formulas_need_no_network():
+    """Every formula becomes MathML; nothing loads MathJax."""
+    converter = pytest.importorskip("docutils.utils.math.latex2mathml")
+    count = 0
+    for page in own_pages():
+        body = re.sub(r"^```.*?^```", "", text(f"docs/{page}"), flags=re.MULTILINE | re.DOTALL)
+        for formula in re.findall(r"\$\$(.+?)\$\$|(?<!\$)\$([^$\n]+)\$", body, flags=re.DOTALL):
+            assert "<math" in converter.tex2mathml(max(formula).strip())
+            count += 1
+    assert count > 50
+    assert "mathjax" not in text("docs/conf.py").lower()
+
+
+def test_pictures_are_small():
+    pictures = [path for path in (DOCS / "images").rglob("*") if path.is_file()]
+    assert {"axes.svg", "crystal.svg"} <= {path.name for path in pictures}
+    assert sum(path.stat().st_size for path in pictures) < 1_500_000
+    used = "".join(text(f"docs/{page}") for page in own_pages()) + text("README.md")
+    assert [path.name for path in pictures if path.name not in used] == []
+
+
+def test_the_citation_file_is_complete():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load(text("CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(citation)
+    assert citation["version"] == stemdisp.__version__
+    assert citation["license"] == PROJECT["license"]
+    doi = citation["references"][0]["doi"]
+    assert doi in text("docs/citing.md") and doi in text("README.md")
 
 
 def test_the_output_page_and_the_readme_name_the_same_files():
@@ -145,5 +253,5 @@ def test_documents_use_no_superlatives():
     words = (
         r"\b(best-in-class|state-of-the-art|unique|powerful|revolutionary|unprecedented|superior)\b"
     )
-    for page in ("README.md", "docs/methods.md", "docs/architecture.md", "docs/index.md"):
+    for page in ("README.md", *(f"docs/{name}" for name in own_pages())):
         assert not re.findall(words, text(page), flags=re.IGNORECASE), page

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,6 +118,41 @@ def test_ellipses_come_back_as_they_were_and_atomap_draws_them(table):
             np.testing.assert_allclose(*values, rtol=1e-12, err_msg=name)
     assert found["sigma_x_A"].iloc[0] != found["sigma_y_A"].iloc[0]
     again.get_sublattice_atom_list_on_image().plot()
+
+
+def test_a_fresh_process_can_hand_columns_to_atomap():
+    """Atomap's modules import each other in a circle: which comes first decides."""
+    pytest.importorskip("atomap.api", exc_type=ImportError)
+    script = (
+        "import pandas as pd, stemdisp as sd\n"
+        "from hyperspy.signals import Signal2D\n"
+        "image = Signal2D([[0.0] * 8] * 8)\n"
+        "for axis in image.axes_manager.signal_axes: axis.units = 'nm'\n"
+        "table = pd.DataFrame({'species': ['K'], 'x_px': [3.0], 'y_px': [4.0]})\n"
+        "print(len(sd.to_atomap(table, image).sublattice_list))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    assert done.stdout.strip() == "1", done.stderr
+
+
+@atomap_warnings
+def test_amplitudes_that_the_file_of_atomap_drops_are_not_measurements(table, tmp_path):
+    am = pytest.importorskip("atomap.api", exc_type=ImportError)
+    lattice = interop.to_atomap(table, signal())
+    lattice.save(str(tmp_path / "lattice.hdf5"))
+    loaded = am.load_atom_lattice_from_hdf5(
+        str(tmp_path / "lattice.hdf5"), construct_zone_axes=False
+    )
+    before, back = interop.from_atomap(lattice), interop.from_atomap(loaded)
+    assert before["intensity"].notna().all()
+    assert back["intensity"].isna().all()
+    np.testing.assert_allclose(back["sigma_A"], before["sigma_A"])
+    np.testing.assert_allclose(back[["x_px", "y_px"]], before[["x_px", "y_px"]])
 
 
 @atomap_warnings
