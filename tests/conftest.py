@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("STEMDISP_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Leave no window of one test to the next."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture
