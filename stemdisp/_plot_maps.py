@@ -67,7 +67,7 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
 def _map_arrows(ax: Axes, result: Any, frame: pd.DataFrame) -> None:
     if not len(frame):
         return
-    frame, side = _block_means(frame)
+    frame, side = block_means(frame)
     vector = st.displacement_vectors(result, frame)
     length, magnification = st.arrow_scale(result, frame, 1.1 * side)
     style = {
@@ -87,7 +87,7 @@ def _map_arrows(ax: Axes, result: Any, frame: pd.DataFrame) -> None:
     st.arrow_key(ax, length, magnification, style)
 
 
-def _block_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def block_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Average over blocks of lattice cells where columns are many; return their side in cells."""
     if len(frame) <= MAX_ARROWS:
         return frame, 1

@@ -192,6 +192,7 @@ def _image_plans(result: Any) -> list[_Plan]:
             "together, magnified as the key says; in a large field, means over small blocks.",
             _single(plot.plot_displacement_map),
         ),
+        _angle_plan(k),
         _Plan(
             "zoom_near",
             "answer",
@@ -208,6 +209,17 @@ def _image_plans(result: Any) -> list[_Plan]:
             _single(plot.plot_zoom, where="far"),
         ),
     ]
+
+
+def _angle_plan(species: str) -> _Plan:
+    return _Plan(
+        "displacement_angle",
+        "answer",
+        f"Direction of every {species} displacement",
+        "Hue: direction in the image, read from the wheel. Saturation: length, full from the "
+        "length at the rim of the wheel on. Grey: no displacement.",
+        _single(plot.plot_displacement_angle),
+    )
 
 
 def _depth_plans(result: Any) -> list[_Plan]:
@@ -300,6 +312,7 @@ def _plans_without_interface(result: Any) -> list[_Plan]:
             "the key says; in a large field, means over small blocks of columns.",
             _single(plot.plot_displacement_map),
         ),
+        _angle_plan(k),
         _Plan(
             "zoom_far",
             "answer",
