@@ -13,7 +13,6 @@ from PIL import Image
 from stemdisp import _plot_style as st
 from stemdisp import report
 from stemdisp._plot_numbers import measured
-from stemdisp.config import Config, CrystalConfig
 from stemdisp.report import figures, interactive
 from stemdisp.report import page as report_page
 
@@ -333,13 +332,11 @@ def without_pictures(result, tmp_path):
 
 def test_names_in_the_data_are_shown_and_not_run(browser, tmp_path):
     result = make(size=320)
-    species = result.columns["species"].replace({"K": PAYLOAD, "O": "</script><b>"})
-    config = Config(crystal=CrystalConfig(displaced=PAYLOAD))
+    species = result.columns["species"].replace({"O": PAYLOAD, "Ta": "</script><b>"})
     source = result.summary["input"] | {"path": [PAYLOAD]}
     hostile = changed(
         result,
         columns=result.columns.assign(species=species),
-        config=config,
         summary={"input": source},
     )
     found = Opened(browser, without_pictures(hostile, tmp_path)).ready()
@@ -350,6 +347,7 @@ def test_names_in_the_data_are_shown_and_not_run(browser, tmp_path):
     assert f"species\n{PAYLOAD}\n" in found.tip()
     assert found.page.locator("img").count() == 0
     assert PAYLOAD in found.page.locator("fieldset").inner_text()
+    assert f"{PAYLOAD} occupancy" in found.page.locator(".interactive").inner_text()
     assert found.foreign == [] and found.messages == []
     found.context.close()
 
