@@ -8,6 +8,8 @@ direction looks stronger than another.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 # Oklab to cone responses, and those to linear sRGB, as published.
@@ -69,6 +71,13 @@ def diverging(values: np.ndarray) -> np.ndarray:
     lightness = _MIDDLE + (_END - _MIDDLE) * size
     chroma = _CHROMA * size
     return oklab_to_rgb(np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1))
+
+
+def diverging_map() -> Any:
+    """Return the diverging scale as a matplotlib colour map."""
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(diverging(np.linspace(-1.0, 1.0, 255)), name="stemdisp_diverging")
 
 
 def directed(vectors: np.ndarray) -> np.ndarray:

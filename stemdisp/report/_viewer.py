@@ -10,6 +10,7 @@ import numpy as np
 from stemdisp import _plot_colors, tables
 from stemdisp import _plot_style as st
 from stemdisp._plot_maps import MAX_ARROWS, block_means
+from stemdisp._plot_numbers import number
 from stemdisp.report import _sources
 
 # Above so many columns their rings would hide the image; they are off until asked for.
@@ -17,6 +18,8 @@ MAX_RINGS = 3000
 # Residuals beyond so many standard deviations are black or white.
 _RESIDUAL_SD = 5.0
 _STEPS = 255
+# Cosine of the angle of u and v up to which lattice cells are drawn as rectangles.
+_SQUARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,8 @@ def _image(figure: Any, result: Any) -> str:
     uri, by, how = _sources.display_copy(image, limits=limits)
     _picture(figure, result, uri, by, name="image")
     return (
-        f"Display copy of the mean image: {how}; black {limits[0]:.4g}, white {limits[1]:.4g} "
-        "signal units (percentiles 0.1 and 99.9)."
+        f"Display copy of the mean image: {how}; black {number(limits[0], 4)}, "
+        f"white {number(limits[1], 4)} signal units (percentiles 0.1 and 99.9)."
     )
 
 
@@ -145,18 +148,22 @@ def _map(figure: Any, result: Any, sources: dict[str, Any], facts: dict[str, Any
     limit = max(float(np.percentile(used, 99)), 0.01) if len(used) else 0.01
     palette = _plot_colors.hex_colors(_plot_colors.diverging(np.linspace(-1, 1, _STEPS)))
     mapper = LinearColorMapper(palette=palette, low=-limit, high=limit, nan_color="#00000000")
-    cell = min(np.linalg.norm(vector) for vector in st.lattice_nm(result))
-    figure.circle(
-        "x",
-        "y",
-        radius=float(0.46 * cell),
-        source=source,
-        fill_color={"field": "delta", "transform": mapper},
-        fill_alpha=0.85,
-        line_color=None,
-        name="map",
-        visible=False,
-    )
+    style = {
+        "source": source,
+        "fill_color": {"field": "delta", "transform": mapper},
+        "fill_alpha": 0.85,
+        "line_color": None,
+        "name": "map",
+        "visible": False,
+    }
+    u, v = st.lattice_nm(result)
+    size = np.linalg.norm(u), np.linalg.norm(v)
+    if abs(u @ v) < _SQUARE * size[0] * size[1]:
+        # Turned on the screen, where y is up.
+        angle = float(np.arctan2(-u[1], u[0]))
+        figure.rect("x", "y", width=float(size[0]), height=float(size[1]), angle=angle, **style)
+    else:
+        figure.circle("x", "y", radius=float(0.46 * min(size)), **style)
     name = st.direction_name(result.projection.u_uvw)
     text = f"{limit * 100:.2g} pm"
     facts["bar"] = {

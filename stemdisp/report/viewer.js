@@ -173,7 +173,7 @@
   function connectImage(figure, find) {
     const sources = given.species.map((_, k) => find(`columns-${k}`));
     const home = [figure.x_range.start, figure.x_range.end, figure.y_range.start, figure.y_range.end];
-    const frame = element("view-viewer");
+    const frame = element("view-viewer"), space = frame.closest(".explore");
 
     const layers = new Map();
     for (const renderer of figure.renderers) {
@@ -218,13 +218,15 @@
     // The frame takes the shape of the image, as wide as there is room and never higher than the window.
     const fit = () => {
       const shape = Math.abs((home[3] - home[2]) / (home[1] - home[0]));
-      const room = frame.parentElement.clientWidth - 2;
+      const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+      const beside = window.matchMedia("(min-width: 60rem)").matches ? 19 * rem : 0;
+      const room = space.clientWidth - beside - 2;
       const width = Math.max(Math.floor(Math.min(room, (MOST_HIGH * window.innerHeight - 40) / shape)), 160);
       const height = Math.max(Math.round(width * shape), 60);
       if (figure.frame_width !== width || figure.frame_height !== height) figure.setv({ frame_width: width, frame_height: height });
       later();
     };
-    new ResizeObserver(fit).observe(frame.parentElement);
+    new ResizeObserver(fit).observe(space);
     window.addEventListener("resize", fit);
     fit();
 
