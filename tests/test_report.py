@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import math
 import re
@@ -12,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from _fake_result import changed, make
+from fontTools.ttLib import TTFont
+from PIL import Image
 
 from stemdisp import _plot_style as st
 from stemdisp import depths, plot, report, tables
 from stemdisp._plot_numbers import MINUS
 from stemdisp.config import Config, InputConfig, config_from_dict
 from stemdisp.damage import judge_damage
-from stemdisp.report import figures, files, page, rows, wording
+from stemdisp.report import _svg, figures, files, page, rows, wording
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 PAYLOADS = (
@@ -609,6 +612,41 @@ def test_figures_are_the_same_bytes_each_time(quick):
 
     assert drawn("png") == drawn("png")
     assert drawn("svg") == drawn("svg")
+
+
+def test_figures_are_as_wide_as_columns_of_a_journal(full):
+    folder = full[2] / "figures"
+    sizes = {}
+    for path in folder.glob("*.svg"):
+        text = path.read_text(encoding="utf-8")
+        width, height = re.search(
+            r'<svg [^>]*?width="([\d.]+)cm" height="([\d.]+)cm"', text
+        ).groups()
+        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()
+        assert float(width) / float(height) == pytest.approx(
+            float(box[0]) / float(box[1]), rel=1e-3
+        )
+        points = [float(p) for p in re.findall(r'<text style="font-size: ([\d.]+)px', text)]
+        # A unit of the drawing in points on paper.
+        sizes[path.stem] = float(width), min(points) * float(width) / 2.54 * 72 / float(box[0])
+    wide = {"correlation", "dose", "line_profile"}
+    assert {name for name, (width, _) in sizes.items() if width == 17.8} == wide
+    assert {width for name, (width, _) in sizes.items() if name not in wide} == {8.6}
+    assert min(size for _, size in sizes.values()) >= 5.0  # points, as journals ask
+    with Image.open(folder / "decay.png") as picture:
+        assert picture.width / picture.info["dpi"][0] * 2.54 == pytest.approx(8.6, rel=0.01)
+
+
+def test_the_embedded_font_has_every_letter_of_its_figure(full):
+    for name, count in (("decay", 2), ("counting", 3)):  # upright, italic, bold
+        text = (full[2] / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        faces = re.findall(r"src:url\(data:font/woff;base64,([\w+/=]+)\)", text)
+        assert len(faces) == count and "δ" in _svg.letters(text)
+        for face in faces:
+            with TTFont(io.BytesIO(base64.b64decode(face))) as font:
+                there = set(font.getBestCmap())
+            assert {ord(letter) for letter in _svg.letters(text)} <= there
+            assert ord("ж") not in there and len(there) < 100
 
 
 def test_the_result_is_left_as_it_was(full):

@@ -11,8 +11,10 @@ from typing import Any
 
 from stemdisp import _plot_style as st
 from stemdisp import plot
+from stemdisp.report import _svg
 
-DPI = 200
+# Of a drawing; in print, where it is smaller, at least 300.
+DPI = 230
 # A noisy image does not compress without loss; the page then carries a WebP copy.
 _MAX_PNG_BYTES = 350_000
 
@@ -96,6 +98,10 @@ def _settled(figure: Any) -> Any:
 
 
 def _render(figure: Any, kind: str, box: Any) -> bytes:
+    """Write a figure as wide as a column of a journal, or two."""
+    width_cm = _svg.printed_cm(box.width)
+    scale = box.width * _svg.CM_PER_IN / width_cm
+    printed = {"dpi": (DPI * scale, DPI * scale), "compress_level": 4}
     # No date in the file: the same run gives the same bytes.
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
@@ -106,9 +112,10 @@ def _render(figure: Any, kind: str, box: Any) -> bytes:
         bbox_inches=box,
         facecolor="white",
         metadata=metadata,
-        **({"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}),
+        **({"pil_kwargs": printed} if kind == "png" else {}),
     )
-    return buffer.getvalue()
+    drawn = buffer.getvalue()
+    return _svg.finished(drawn, width_cm=width_cm) if kind == "svg" else drawn
 
 
 def data_uri(png: bytes) -> str:
