@@ -171,6 +171,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         ],
         "measured": str(get(result, "interpretation", "measured") or "column"),
         "bulk_from": result.config.analysis.bulk_from,
+        "seed": result.config.analysis.seed,
         "percent": wording.percent(result),
         "noise": str(get(result, "refine", "noise") or "unknown"),
         "model": str(get(result, "decay", "model") or wording.UNKNOWN),
