@@ -23,6 +23,7 @@ from stemdisp.config import Config, InputConfig, config_from_dict
 from stemdisp.damage import judge_damage
 from stemdisp.report import _svg, figures, files, page, rows, wording
 
+DPI = figures.DPI  # before the tests draw with less
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 PAYLOADS = (
     "<script>alert(1)</script>",
@@ -627,6 +628,7 @@ def test_figures_are_as_wide_as_columns_of_a_journal(full):
             float(box[0]) / float(box[1]), rel=1e-3
         )
         points = [float(p) for p in re.findall(r'<text style="font-size: ([\d.]+)px', text)]
+        assert DPI * float(box[0]) / 72 * 2.54 / float(width) >= 300
         # A unit of the drawing in points on paper.
         sizes[path.stem] = float(width), min(points) * float(width) / 2.54 * 72 / float(box[0])
     wide = {"correlation", "dose", "line_profile"}

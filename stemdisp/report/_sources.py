@@ -15,7 +15,7 @@ from stemdisp import tables
 # Longest side of a display copy; larger images are binned.
 MAX_SIDE_PX = 2048
 # A larger PNG becomes a WebP, which is lossy, of the first of these qualities that is small enough.
-MAX_PNG_BYTES, MAX_WEBP_BYTES = 1_500_000, 2_100_000
+MAX_PNG_BYTES, MAX_WEBP_BYTES = 1_500_000, 1_900_000
 QUALITIES = (90, 80, 70, 55, 40, 20)
 # Stands for "no plane number" among 16-bit integers.
 NO_PLANE = -32768

@@ -14,9 +14,9 @@ from stemdisp import plot
 from stemdisp.report import _svg
 
 # Of a drawing; in print, where it is smaller, at least 300.
-DPI = 230
+DPI = 245
 # A noisy image does not compress without loss; the page then carries a WebP copy.
-_MAX_PNG_BYTES = 350_000
+_MAX_PNG_BYTES = 180_000
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,6 @@ def _image_plans(result: Any) -> list[_Plan]:
             "together, magnified as the key says; in a large field, means over small blocks.",
             _single(plot.plot_displacement_map),
         ),
-        _angle_plan(k),
         _Plan(
             "zoom_near",
             "answer",
@@ -258,6 +257,7 @@ def _depth_plans(result: Any) -> list[_Plan]:
             _single(plot.plot_occupancy),
         ),
     ]
+    plans.append(_angle_plan(st.displaced_species(result)))
     if result.line_profile is not None and len(result.line_profile):
         plans.append(
             _Plan(
