@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"
 )
 NM = PIXEL_A / 10
-N_FIGURES = 3
+N_FIGURES = 2
 PAYLOAD = "<img src=x onerror=alert(1)>$$x$$"
 # Where a point of a view lies in the window, by Bokeh's own scales and not by those of the page.
 VIEWER = 'Bokeh.documents[0].get_model_by_name("viewer")'
@@ -67,7 +67,7 @@ def written(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 30)
         plans = figures._plans
-        few = ("decay", "occupancy", "counting")
+        few = ("decay", "counting")
         patch.setattr(figures, "_plans", lambda r: [p for p in plans(r) if p.name in few])
         draw = figures._render
         png = lambda figure, kind, box: b"" if kind == "svg" else draw(figure, kind, box)  # noqa: E731
@@ -146,7 +146,7 @@ def test_the_policy_stops_scripts_that_are_not_its_own(browser, written, tmp_pat
     text = written[1].read_text(encoding="utf-8")
     extra = "<script>document.title = 'run'</script><img src='data:,' onerror='alert(1)'></main>"
     path.write_text(text.replace("</main>", extra), encoding="utf-8")
-    bad = Opened(browser, path).ready()
+    bad = Opened(browser, path)
     assert bad.page.title() != "run" and "dialog" not in bad.messages
     assert any("Content Security Policy" in message for message in bad.messages)
     bad.context.close()
@@ -198,7 +198,7 @@ def test_points_and_means_of_a_profile_answer_too(opened, written):
 def picture(opened):
     """Return what is seen in the middle of the image, away from pointer and toolbar."""
     opened.page.mouse.move(2, 2)
-    opened.page.wait_for_timeout(150)
+    opened.page.wait_for_timeout(100)
     x, y = opened.page.evaluate(PLACE, ["viewer", 1.0, 1.5])
     shot = opened.page.screenshot(clip={"x": x, "y": y, "width": 200, "height": 200})
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=float)
@@ -262,6 +262,23 @@ def test_nothing_is_wider_than_the_window(browser, written):
         lines = "[...document.querySelectorAll('p, li')].map((p) => p.clientWidth / 16)"
         assert max(found.page.evaluate(lines)) < 52  # em; about 100 letters
     assert found.messages == []
+    found.context.close()
+
+
+def test_a_finger_asks_too(browser, written, tmp_path):
+    phone = {"has_touch": True, "is_mobile": True}
+    found = Opened(browser, without_pictures(written[0], tmp_path), width=400, **phone).ready()
+    row = st.used(written[0], "Ta").iloc[60]
+    at = found.point("viewer", row["x_px"] * NM, row["y_px"] * NM)
+    assert found.tip() is not None  # a mouse moved there first
+    found.page.mouse.move(2, 2)
+    assert found.tip() is None
+    found.page.touchscreen.tap(*at)
+    found.page.wait_for_timeout(500)
+    assert "species\nTa\n" in found.tip()
+    found.page.touchscreen.tap(200, 2)
+    assert found.tip() is None
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 400
     found.context.close()
 
 

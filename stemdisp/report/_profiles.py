@@ -71,7 +71,7 @@ def _chart(name: str, shared: Any, label: str) -> Any:
     out = figure(
         name=name,
         x_range=shared,
-        tools=[*tools, models.ResetTool(), models.SaveTool()],
+        tools=[*tools, models.ResetTool(), models.SaveTool(filename=f"stemdisp-{name}")],
         toolbar_location="above",
         output_backend="canvas",
         height=_HEIGHT_PX,

@@ -85,7 +85,7 @@ def _canvas(result: Any) -> Any:
         name="viewer",
         x_range=models.Range1d(left, right),
         y_range=models.Range1d(bottom, top),
-        tools=[*tools, models.SaveTool()],
+        tools=[*tools, models.SaveTool(filename="stemdisp-image")],
         active_scroll=wheel,
         toolbar_location="above",
         output_backend="canvas",

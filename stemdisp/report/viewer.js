@@ -285,10 +285,14 @@
     };
     figure.on_event("mousemove", show);
     figure.on_event("tap", show);
-    frame.addEventListener("pointerleave", () => {
+    const end = () => {
       tip.hidden = true;
       forget();
-    });
+    };
+    // A finger leaves at once; what it asked for stays until the next touch or scrolling.
+    frame.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") end(); });
+    document.addEventListener("pointerdown", (event) => { if (!frame.contains(event.target)) end(); });
+    window.addEventListener("scroll", end, { passive: true });
   }
 
   async function start() {
