@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from _fake_large import many_columns
 from _fake_result import PIXEL_A, changed, make
 from PIL import Image
 
@@ -89,6 +90,14 @@ def test_a_large_image_is_binned_in_place():
     _, grey = decoded(uri)
     assert by == 3 and grey.shape == (17, 34) and "3 x 3 pixels binned" in how
     assert np.argwhere(grey > 60).tolist() == [[6, 20], [7, 20]]
+
+
+def test_the_views_of_a_large_field_leave_room_for_the_figures():
+    result = many_columns(20_000, side=2048)
+    assert len(result.columns) == 20_000 and result.image.shape == (2048, 2048)
+    view = interactive.build(result)
+    # Of 8 MB; the figures of such a page take 2.
+    assert len(view.data) + sum(map(len, view.scripts)) < 5.2e6
 
 
 def test_the_document_holds_no_64_bit_numbers_and_one_source_for_each_species(view):
