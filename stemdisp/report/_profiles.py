@@ -34,33 +34,29 @@ def build(result: Any, sources: dict[str, Any]) -> list[tuple[Any, str]]:
         return []
     shared = Range1d(0.3, float(planes["N"].max()) + 0.7)
     displaced, anion = st.displaced_species(result), st.anion_species(result) or "O"
-    found = []
+    colors, found = st.species_colors(result), []
     if _has(sources, displaced, "delta") and planes["delta_A"].notna().any():
+        color = colors.get(displaced, st.INK)
         along = st.direction_name(result.projection.u_uvw)
         figure = _chart("delta", shared, f"δ along {along} (Å)")
         _reference(figure, result, (-1, 1), seen_above(result, "displacement"), 0.0)
         _zero_band(figure, result)
-        _cloud(figure, result, sources, displaced, "delta")
+        _cloud(figure, sources[displaced], "delta", color)
         _fit(figure, result, planes)
-        _means(
-            figure, planes, ("delta_A", "delta_err_A", "delta_noise_A"), _color(result, displaced)
-        )
+        _means(figure, planes, ("delta_A", "delta_err_A", "delta_noise_A"), color)
         found.append((figure, f"Displacement of {displaced} columns, δ(N)"))
     if _has(sources, anion, "occ") and planes["occupancy"].notna().any():
+        color = colors.get(anion, st.INK)
         figure = _chart("occ", shared, f"{anion} occupancy (1 = bulk)")
         _reference(figure, result, (-1,), seen_above(result, "vacancy"), 1.0)
-        _cloud(figure, result, sources, anion, "occ")
-        _means(figure, planes, ("occupancy", "occupancy_err", None), _color(result, anion))
+        _cloud(figure, sources[anion], "occ", color)
+        _means(figure, planes, ("occupancy", "occupancy_err", None), color)
         found.append((figure, f"{anion} occupancy"))
     return found
 
 
 def _has(sources: dict[str, Any], species: str, name: str) -> bool:
     return species in sources and {name, "spread"} <= set(sources[species].data)
-
-
-def _color(result: Any, species: str) -> str:
-    return st.species_colors(result).get(species, st.INK)
 
 
 def _chart(name: str, shared: Any, label: str) -> Any:
@@ -119,12 +115,11 @@ def _zero_band(figure: Any, result: Any) -> None:
         )
 
 
-def _cloud(figure: Any, result: Any, sources: dict[str, Any], species: str, name: str) -> None:
-    color = _color(result, species)
+def _cloud(figure: Any, source: Any, name: str, color: str) -> None:
     figure.scatter(
         "spread",
         name,
-        source=sources[species],
+        source=source,
         size=5,
         color=color,
         alpha=0.3,
