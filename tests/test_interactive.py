@@ -11,7 +11,7 @@ from _fake_result import PIXEL_A, changed, make
 from PIL import Image
 
 from stemdisp import tables
-from stemdisp.report import _sources, _viewer, interactive
+from stemdisp.report import _profiles, _sources, _viewer, interactive
 
 NM = PIXEL_A / 10
 
@@ -124,6 +124,19 @@ def test_layers_start_so_that_the_image_is_seen(view, monkeypatch):
     monkeypatch.setattr(_viewer, "MAX_RINGS", 10)
     shown = {layer.name: layer.on for layer in interactive.build(make(size=320)).layers}
     assert not shown["rings-0"] and shown["arrows"]
+
+
+def test_a_box_in_a_profile_chooses_columns_and_no_means():
+    from bokeh.models import BoxSelectTool, ColumnDataSource
+
+    result = make(size=320)
+    sources = {s: ColumnDataSource(_sources.column_data(result, s)) for s in ("K", "O")}
+    charts = _profiles.build(result, sources)
+    assert [title for _, title in charts] == ["Displacement of K columns, δ(N)", "O occupancy"]
+    assert charts[0][0].x_range is charts[1][0].x_range
+    for (chart, _), species in zip(charts, ("K", "O"), strict=True):
+        (chosen,) = chart.select_one({"type": BoxSelectTool}).renderers
+        assert chosen.data_source is sources[species]
 
 
 def test_without_an_interface_there_are_no_profiles_and_no_plane_numbers():

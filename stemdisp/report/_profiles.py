@@ -116,7 +116,9 @@ def _zero_band(figure: Any, result: Any) -> None:
 
 
 def _cloud(figure: Any, source: Any, name: str, color: str) -> None:
-    figure.scatter(
+    from bokeh.models import BoxSelectTool
+
+    points = figure.scatter(
         "spread",
         name,
         source=source,
@@ -128,6 +130,8 @@ def _cloud(figure: Any, source: Any, name: str, color: str) -> None:
         nonselection_alpha=0.1,
         name="cloud",
     )
+    # Plane means are no columns: they neither are chosen nor fade.
+    figure.select_one({"type": BoxSelectTool}).renderers = [points]
 
 
 def _fit(figure: Any, result: Any, planes: Any) -> None:
