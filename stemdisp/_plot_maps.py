@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemdisp import _plot_style as st
+from stemdisp._plot_colors import diverging_map
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
     cells = PolyCollection(
         centres[:, None, :] + corners,
         array=pm,
-        cmap="RdBu_r",
+        cmap=diverging_map(),
         clim=(-limit, limit),
         linewidths=0,
         zorder=2,
@@ -67,7 +68,7 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
 def _map_arrows(ax: Axes, result: Any, frame: pd.DataFrame) -> None:
     if not len(frame):
         return
-    frame, side = _block_means(frame)
+    frame, side = block_means(frame)
     vector = st.displacement_vectors(result, frame)
     length, magnification = st.arrow_scale(result, frame, 1.1 * side)
     style = {
@@ -87,7 +88,7 @@ def _map_arrows(ax: Axes, result: Any, frame: pd.DataFrame) -> None:
     st.arrow_key(ax, length, magnification, style)
 
 
-def _block_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def block_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Average over blocks of lattice cells where columns are many; return their side in cells."""
     if len(frame) <= MAX_ARROWS:
         return frame, 1
@@ -126,7 +127,12 @@ def plot_residual(result: Any, *, ax: Axes | None = None) -> Axes:
     middle = np.median(finite) if finite.size else 0.0
     spread = 1.4826 * np.median(np.abs(finite - middle)) if finite.size else 1.0
     artist = st.show_image(
-        ax, result, data=(residual - middle) / (spread or 1.0), cmap="RdBu_r", vmin=-5, vmax=5
+        ax,
+        result,
+        data=(residual - middle) / (spread or 1.0),
+        cmap=diverging_map(),
+        vmin=-5,
+        vmax=5,
     )
     if result.interface is not None:
         st.interface_line(ax, result, color=st.INK, path_effects=None)

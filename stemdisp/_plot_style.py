@@ -300,6 +300,15 @@ def displacement_vectors(result: Any, frame: pd.DataFrame) -> np.ndarray:
     return parts / 10.0 @ np.linalg.inv(units).T
 
 
+def spread_sideways(frame: pd.DataFrame) -> np.ndarray:
+    """Return plane numbers with a spread of half a plane, so that points do not hide each other.
+
+    Positions along the plane, not random numbers: the same run draws the same picture.
+    """
+    steps = (frame.groupby("N").cumcount().to_numpy() * 0.618034) % 1.0
+    return frame["N"].to_numpy(dtype=float) + 0.5 * (steps - 0.5)
+
+
 def arrow_scale(result: Any, frame: pd.DataFrame, reach: float) -> tuple[float, float]:
     """Return the displacement of an arrow key in nm and a round magnification of at least 1.
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from stemdisp import _plot_numbers as num
 from stemdisp import _plot_style as st
+from stemdisp._plot_angle import plot_displacement_angle
 from stemdisp._plot_checks import (
     plot_correlation,
     plot_displacement_distribution,
@@ -31,6 +32,7 @@ __all__ = [
     "plot_correlation",
     "plot_counting",
     "plot_decay",
+    "plot_displacement_angle",
     "plot_displacement_distribution",
     "plot_displacement_map",
     "plot_dose",
@@ -121,11 +123,8 @@ def _limit_lines(ax: Axes, levels: tuple[float, ...]) -> None:
 def _cloud(ax: Axes, frame: pd.DataFrame, name: str, color: str, *, planes: pd.DataFrame) -> None:
     """Draw one faint point per column, spread sideways so that they do not hide each other."""
     frame = frame[frame[name].notna() & frame["N"].isin(planes["N"])]
-    number = frame["N"].to_numpy(dtype=float)
-    # Positions along the plane, not random numbers: the same run draws the same picture.
-    spread = 0.5 * ((frame.groupby("N").cumcount().to_numpy() * 0.618034) % 1.0 - 0.5)
     ax.scatter(
-        number + spread,
+        st.spread_sideways(frame),
         frame[name],
         s=7,
         color=color,

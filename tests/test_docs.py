@@ -26,6 +26,7 @@ DISTRIBUTION = {"skimage": "scikit-image", "rsciio": "rosettasciio", "PIL": "pil
 CARRIED = {
     "dask": "hyperspy",
     "PIL": "matplotlib",
+    "fontTools": "matplotlib",
     "markupsafe": "jinja2",
     "tifffile": "rosettasciio",
     "ase": "abtem",

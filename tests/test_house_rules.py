@@ -19,7 +19,18 @@ MODULES = sorted((ROOT / "stemdisp").rglob("*.py"))
 MAX_LINES = 450
 MAX_BODY = 60
 
-HEAVY = ("numpy", "scipy", "pandas", "h5py", "hyperspy", "dask", "matplotlib", "numba", "atomap")
+HEAVY = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "h5py",
+    "hyperspy",
+    "dask",
+    "matplotlib",
+    "numba",
+    "atomap",
+    "bokeh",
+)
 
 PROMISED = {
     "load",

@@ -6,13 +6,15 @@ import pytest
 from _fake_result import PIXEL_A, changed, directions, make
 from matplotlib.colors import to_hex
 
-from stemdisp import _plot_maps, plot
+from stemdisp import _plot_angle, _plot_maps, plot
+from stemdisp import _plot_colors as colors
 from stemdisp import _plot_style as st
 
 WITH_INTERFACE = {
     "plot_image": ("", "plane number N"),
     "plot_zoom": ("", "plane number N"),
     "plot_displacement_map": ("", "plane number N"),
+    "plot_displacement_angle": ("", "plane number N"),
     "plot_residual": ("", "plane number N"),
     "plot_decay": ("plane number N", "δ along [110] (Å)"),
     "plot_occupancy": ("plane number N", "O occupancy (1 = bulk)"),
@@ -46,7 +48,14 @@ def test_labels_carry_units_and_nothing_global_is_touched(result, name, labels):
 
 
 @pytest.mark.parametrize(
-    "name", ["plot_image", "plot_zoom", "plot_displacement_map", "plot_residual"]
+    "name",
+    [
+        "plot_image",
+        "plot_zoom",
+        "plot_displacement_map",
+        "plot_displacement_angle",
+        "plot_residual",
+    ],
 )
 def test_image_panels_have_a_scale_bar_with_its_number(result, name):
     texts = [t.get_text() for t in getattr(plot, name)(result).texts]
@@ -140,6 +149,59 @@ def test_the_map_follows_the_sign(result):
         for ax in (straight, flipped)
     )
     np.testing.assert_allclose(one, -two)
+
+
+def lightness(rgb):
+    """Relative luminance to CIE L*, another space than the one the colours are made in."""
+    rgb = np.asarray(rgb)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+
+
+def test_the_diverging_scale_is_even_and_its_sides_alike():
+    values = np.linspace(0, 1, 21)
+    blue, orange = (lightness(colors.diverging(sign * values)) for sign in (-1, 1))
+    for side in (blue, orange):
+        steps = np.diff(side)
+        assert (steps < 0).all() and np.ptp(steps) < 0.35 * np.abs(steps.mean())
+    np.testing.assert_allclose(blue, orange, atol=6)
+    # The scale that it replaces: steps of very different size.
+    steps = np.diff(lightness(matplotlib.colormaps["seismic"](0.5 + values / 2)[:, :3]))
+    assert np.ptp(steps) > np.abs(steps.mean())
+
+
+def test_the_wheel_has_one_lightness_and_a_colour_for_every_direction():
+    angle = np.deg2rad(np.arange(0, 360, 10))
+    rim = colors.directed(np.stack([np.cos(angle), np.sin(angle)], axis=-1))
+    assert np.ptp(lightness(rim)) < 8
+    hsv = matplotlib.colormaps["hsv"](angle / (2 * np.pi))[:, :3]
+    assert np.ptp(lightness(hsv)) > 40
+    apart = np.linalg.norm(rim - np.roll(rim, 1, axis=0), axis=1)
+    assert apart.min() > 0.3 * apart.max()
+    middle = colors.directed(np.zeros((1, 2)))[0]
+    assert np.ptp(middle) < 0.01  # grey
+    # Up in the image is another colour than down.
+    up, down = colors.directed(np.array([[0.0, -1.0], [0.0, 1.0]]))
+    assert np.linalg.norm(up - down) > 0.3
+    np.testing.assert_allclose(colors.directed(np.array([[0, -5.0]]))[0], up)
+
+
+def test_the_map_of_directions_has_the_colours_of_its_vectors(result):
+    ax = plot.plot_displacement_angle(result)
+    cells = next(c for c in ax.collections if len(c.get_facecolor()) > 50)
+    frame = st.used(result, "K")
+    vectors = st.displacement_vectors(result, frame)
+    limit = _plot_angle.full_colour_nm(vectors)
+    np.testing.assert_allclose(cells.get_facecolor()[:, :3], colors.directed(vectors / limit))
+    # Plane 1 moves along [110], up and to the right, further than the rim says.
+    first = (frame["N"] == 1).to_numpy()
+    toward = st.lattice_nm(result)[0] / np.linalg.norm(st.lattice_nm(result)[0])
+    wanted = colors.directed(toward[None])[0]
+    np.testing.assert_allclose(cells.get_facecolor()[first][:, :3].mean(axis=0), wanted, atol=0.06)
+    key = " ".join(t.get_text() for child in ax.child_axes for t in child.texts)
+    assert f"rim: {limit * 1000:g} pm" in key and "[110]" in key and "[001]" in key
+    lengths = np.hypot(*vectors.T)
+    assert 0.8 * limit <= np.percentile(lengths, 98) <= 2 * limit
 
 
 def test_missing_oxygen_is_counted_in_the_zoom(result):

@@ -1,4 +1,7 @@
+import base64
+import hashlib
 import html
+import io
 import json
 import math
 import re
@@ -10,14 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from _fake_result import changed, make
+from fontTools.ttLib import TTFont
+from PIL import Image
 
 from stemdisp import _plot_style as st
 from stemdisp import depths, plot, report, tables
 from stemdisp._plot_numbers import MINUS
 from stemdisp.config import Config, InputConfig, config_from_dict
 from stemdisp.damage import judge_damage
-from stemdisp.report import figures, files, page, rows, wording
+from stemdisp.report import _svg, figures, files, page, rows, wording
 
+DPI = figures.DPI  # before the tests draw with less
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 PAYLOADS = (
     "<script>alert(1)</script>",
@@ -84,6 +90,7 @@ def test_every_file_is_there(full):
         "zoom_near",
         "zoom_far",
         "displacement_map",
+        "displacement_angle",
         "decay",
         "occupancy",
         "line_profile",
@@ -155,23 +162,46 @@ def test_strict_json_knows_numpy_and_refuses_the_rest(tmp_path):
         files.strict({"a": object()})
 
 
+def without_scripts(text):
+    """Leave out scripts, and pictures, whose letters are chance."""
+    text = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    return re.sub(r"data:image/[^\"]*", "", text)
+
+
 @pytest.mark.parametrize("which", ["full", "bulk_only"])
-def test_page_is_valid_self_contained_and_has_no_script(which, request):
+def test_page_is_valid_and_self_contained(which, request):
     _, path, _ = request.getfixturevalue(which)
     text = path.read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>")
     checker = parsed(text)
-    assert "script" not in checker.tags and "link" not in checker.tags
+    assert "link" not in checker.tags
     assert len(set(checker.ids)) == len(checker.ids)
     assert not [name for name, _ in checker.attributes if name.startswith("on")]
     sources = [value for name, value in checker.attributes if name == "src"]
     assert sources and all(s.startswith(("data:image/png;", "data:image/webp;")) for s in sources)
     targets = [value for name, value in checker.attributes if name == "href"]
     assert all(t.startswith("#") and t[1:] in checker.ids for t in targets)
-    assert not re.search(r"https?://|url\(|@import", text)
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    assert ("content", policy) in checker.attributes
+    assert not re.search(r"https?://|url\(|@import", without_scripts(text))
     assert len(text) < 8e6
+
+
+def allowed(text):
+    """Return what the policy of a page allows to run, and the checksums of what is there."""
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])
+    start = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert policy.startswith(start)
+    scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    sums = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    there = [f"'sha256-{base64.b64encode(s).decode()}'" for s in sums]
+    return policy.removeprefix(start).removeprefix("; script-src ").split(), there
+
+
+def test_the_policy_names_the_scripts_of_the_page_and_no_others(full):
+    text = full[1].read_text(encoding="utf-8")
+    names, there = allowed(text)
+    assert names == there and len(there) == 2
+    assert allowed(text.replace("<main>", "<main><script>x()</script>", 1))[1] != names
+    assert allowed(page.render(full[0], [])) == ([], [])
 
 
 def test_page_reads_from_warnings_to_methods(full):
@@ -196,7 +226,7 @@ def test_page_reads_from_warnings_to_methods(full):
 
 
 def test_page_without_interface_says_nothing_of_depth(bulk_only):
-    text = bulk_only[1].read_text(encoding="utf-8")
+    text = without_scripts(bulk_only[1].read_text(encoding="utf-8"))
     assert "no depth" in text
     for word in ("N_disp", "N<sub>disp</sub>", "decay length", "planes.csv", "nan", "None"):
         assert word not in text
@@ -500,7 +530,8 @@ def test_a_run_that_finds_nothing_says_so(tmp_path, monkeypatch):
     result = unknown_result()
     text = report.write(result, tmp_path).read_text(encoding="utf-8")
     parsed(text)
-    body = re.sub(r"data:image/[^\"]*", "", text[text.index("<body>") :])
+    text = without_scripts(text)
+    body = text[text.index("<body>") :]
     body = body.replace("values are NaN and unused", "")  # what a quality bit means
     assert not re.search(r"\b(nan|NaN|None|inf)\b", body)
     assert body.count("cannot tell") > 10
@@ -582,6 +613,42 @@ def test_figures_are_the_same_bytes_each_time(quick):
 
     assert drawn("png") == drawn("png")
     assert drawn("svg") == drawn("svg")
+
+
+def test_figures_are_as_wide_as_columns_of_a_journal(full):
+    folder = full[2] / "figures"
+    sizes = {}
+    for path in folder.glob("*.svg"):
+        text = path.read_text(encoding="utf-8")
+        width, height = re.search(
+            r'<svg [^>]*?width="([\d.]+)cm" height="([\d.]+)cm"', text
+        ).groups()
+        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()
+        assert float(width) / float(height) == pytest.approx(
+            float(box[0]) / float(box[1]), rel=1e-3
+        )
+        points = [float(p) for p in re.findall(r'<text style="font-size: ([\d.]+)px', text)]
+        assert DPI * float(box[0]) / 72 * 2.54 / float(width) >= 300
+        # A unit of the drawing in points on paper.
+        sizes[path.stem] = float(width), min(points) * float(width) / 2.54 * 72 / float(box[0])
+    wide = {"correlation", "dose", "line_profile"}
+    assert {name for name, (width, _) in sizes.items() if width == 17.8} == wide
+    assert {width for name, (width, _) in sizes.items() if name not in wide} == {8.6}
+    assert min(size for _, size in sizes.values()) >= 5.0  # points, as journals ask
+    with Image.open(folder / "decay.png") as picture:
+        assert picture.width / picture.info["dpi"][0] * 2.54 == pytest.approx(8.6, rel=0.01)
+
+
+def test_the_embedded_font_has_every_letter_of_its_figure(full):
+    for name, count in (("decay", 2), ("counting", 3)):  # upright, italic, bold
+        text = (full[2] / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        faces = re.findall(r"src:url\(data:font/woff;base64,([\w+/=]+)\)", text)
+        assert len(faces) == count and "δ" in _svg.letters(text)
+        for face in faces:
+            with TTFont(io.BytesIO(base64.b64decode(face))) as font:
+                there = set(font.getBestCmap())
+            assert {ord(letter) for letter in _svg.letters(text)} <= there
+            assert ord("ж") not in there and len(there) < 100
 
 
 def test_the_result_is_left_as_it_was(full):

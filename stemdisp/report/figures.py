@@ -11,10 +11,12 @@ from typing import Any
 
 from stemdisp import _plot_style as st
 from stemdisp import plot
+from stemdisp.report import _svg
 
-DPI = 200
+# Of a drawing; in print, where it is smaller, at least 300.
+DPI = 245
 # A noisy image does not compress without loss; the page then carries a WebP copy.
-_MAX_PNG_BYTES = 350_000
+_MAX_PNG_BYTES = 180_000
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,10 @@ def _settled(figure: Any) -> Any:
 
 
 def _render(figure: Any, kind: str, box: Any) -> bytes:
+    """Write a figure as wide as a column of a journal, or two."""
+    width_cm = _svg.printed_cm(box.width)
+    scale = box.width * _svg.CM_PER_IN / width_cm
+    printed = {"dpi": (DPI * scale, DPI * scale), "compress_level": 4}
     # No date in the file: the same run gives the same bytes.
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
@@ -106,9 +112,10 @@ def _render(figure: Any, kind: str, box: Any) -> bytes:
         bbox_inches=box,
         facecolor="white",
         metadata=metadata,
-        **({"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}),
+        **({"pil_kwargs": printed} if kind == "png" else {}),
     )
-    return buffer.getvalue()
+    drawn = buffer.getvalue()
+    return _svg.finished(drawn, width_cm=width_cm) if kind == "svg" else drawn
 
 
 def data_uri(png: bytes) -> str:
@@ -210,6 +217,17 @@ def _image_plans(result: Any) -> list[_Plan]:
     ]
 
 
+def _angle_plan(species: str) -> _Plan:
+    return _Plan(
+        "displacement_angle",
+        "answer",
+        f"Direction of every {species} displacement",
+        "Hue: direction in the image, read from the wheel. Saturation: length, full from the "
+        "length at the rim of the wheel on. Grey: no displacement.",
+        _single(plot.plot_displacement_angle),
+    )
+
+
 def _depth_plans(result: Any) -> list[_Plan]:
     o = st.anion_species(result) or "anion"
     curve = st.section(result, "occupancy_calibration")
@@ -239,6 +257,7 @@ def _depth_plans(result: Any) -> list[_Plan]:
             _single(plot.plot_occupancy),
         ),
     ]
+    plans.append(_angle_plan(st.displaced_species(result)))
     if result.line_profile is not None and len(result.line_profile):
         plans.append(
             _Plan(
@@ -300,6 +319,7 @@ def _plans_without_interface(result: Any) -> list[_Plan]:
             "the key says; in a large field, means over small blocks of columns.",
             _single(plot.plot_displacement_map),
         ),
+        _angle_plan(k),
         _Plan(
             "zoom_far",
             "answer",

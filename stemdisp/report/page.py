@@ -10,7 +10,7 @@ from stemdisp import _plot_style as st
 from stemdisp._plot_numbers import fixed, measured, seen_above, two_digits, with_interval
 from stemdisp.config import with_input
 from stemdisp.corrections import FILE_NAME
-from stemdisp.report import figures, means, rows, wording
+from stemdisp.report import figures, interactive, means, rows, wording
 from stemdisp.report.files import TEXT, config_toml, write_files
 from stemdisp.report.wording import get
 
@@ -39,11 +39,13 @@ def write(result: Any, directory: Path, *, progress: bool = False) -> Path:
     write_files(result, directory)
     drawn = figures.draw_figures(result, directory, progress=progress)
     page = directory / "report.html"
-    page.write_text(render(result, drawn), **TEXT)
+    page.write_text(render(result, drawn, view=interactive.build(result)), **TEXT)
     return page
 
 
-def render(result: Any, drawn: list[figures.Figure]) -> str:
+def render(
+    result: Any, drawn: list[figures.Figure], *, view: interactive.View | None = None
+) -> str:
     """Return the page as HTML.
 
     Parameters
@@ -52,13 +54,15 @@ def render(result: Any, drawn: list[figures.Figure]) -> str:
         A finished run.
     drawn : list of Figure
         Its figures.
+    view : View, optional
+        What can be zoomed and asked; without it the page has no scripts.
 
     Returns
     -------
     str
-        A complete document without scripts; all text is escaped.
+        A complete document; all text is escaped.
     """
-    return _render("template.html.j2", context(result, drawn))
+    return _render("template.html.j2", context(result, drawn) | {"view": view})
 
 
 def repr_html(result: Any) -> str:
@@ -177,6 +181,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         ],
         "measured": str(get(result, "interpretation", "measured") or "column"),
         "bulk_from": result.config.analysis.bulk_from,
+        "seed": result.config.analysis.seed,
         "percent": wording.percent(result),
         "noise": str(get(result, "refine", "noise") or "unknown"),
         "model": str(get(result, "decay", "model") or wording.UNKNOWN),
