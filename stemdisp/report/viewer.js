@@ -223,7 +223,10 @@
       const room = space.clientWidth - beside - 2;
       const width = Math.max(Math.floor(Math.min(room, (MOST_HIGH * window.innerHeight - 40) / shape)), 160);
       const height = Math.max(Math.round(width * shape), 60);
-      if (figure.frame_width !== width || figure.frame_height !== height) figure.setv({ frame_width: width, frame_height: height });
+      if (figure.frame_width !== width || figure.frame_height !== height) {
+        // Bokeh before 3.9.2 lays out again when the bounds of the whole change, not those of the frame.
+        figure.setv({ frame_width: width, frame_height: height, min_width: width, min_height: height });
+      }
       later();
     };
     new ResizeObserver(fit).observe(space);
