@@ -322,7 +322,15 @@ def test_hostile_text_in_a_notebook(quick):
     result = hostile(PAYLOADS[0])
     text = report.repr_html(result)
     assert "<script" not in text and "&lt;script&gt;" in text
-    assert f"{result.planes['delta_A'].iloc[0]:.3f}" in text and "data:image/" in text
+    assert f"{result.planes['delta_A'].iloc[0]:.3f}" in text
+    assert text.count("data:image/") == 3
+    assert text.count("<tr>") == len(page.cards(result)) + 1 + len(result.planes)
+    parsed(text)
+
+
+def test_a_notebook_without_an_interface(quick):
+    text = report.repr_html(make(size=320, interface=False))
+    assert text.count("data:image/") == 2 and "<details>" not in text
     parsed(text)
 
 

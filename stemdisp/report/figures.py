@@ -136,14 +136,23 @@ def _png_size(png: bytes) -> tuple[int, int]:
     return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
 
-def decay_uri(result: Any) -> str:
-    """Return the decay panel (or, without an interface, the distribution) as a data URI."""
+def notebook_figures(result: Any) -> list[tuple[str, str]]:
+    """Draw the few figures of a notebook: what they show, and the picture as a data URI."""
     import matplotlib as mpl
 
+    charts = [("displacement map", plot.plot_displacement_map)]
+    if result.interface is None:
+        charts.append(("distribution of displacements", plot.plot_displacement_distribution))
+    else:
+        charts.append(("displacement against depth", plot.plot_decay))
+        if _has(result.planes, "occupancy"):
+            charts.append(("occupancy against depth", plot.plot_occupancy))
+    out = []
     with mpl.rc_context(st.rc_params()):
-        chart = plot.plot_displacement_distribution if result.interface is None else plot.plot_decay
-        figure = chart(result).figure
-        return data_uri(_render(figure, "png", _settled(figure)))
+        for name, chart in charts:
+            figure = chart(result).figure
+            out.append((name, data_uri(_render(figure, "png", _settled(figure)))))
+    return out
 
 
 def _single(function: Callable[..., Any], **keywords: Any) -> Callable[[Any], Any]:

@@ -66,7 +66,7 @@ def render(
 
 
 def repr_html(result: Any) -> str:
-    """Return a small view of a run for a notebook: the answer, a table and one figure.
+    """Return a small view of a run for a notebook: the answer, its figures, the planes.
 
     Parameters
     ----------
@@ -84,7 +84,10 @@ def repr_html(result: Any) -> str:
             "title": result.projection.name,
             "sentences": wording.sentences(result),
             "cards": cards(result),
-            "figure": figures.decay_uri(result),
+            "warnings": _warnings(result),
+            "figures": figures.notebook_figures(result),
+            "planes": rows.planes_rows(result),
+            "plane_names": rows.plane_names(result),
         },
     )
 
@@ -142,10 +145,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
     return {
         "title": f"Displacements in {result.projection.name}",
         "source": ", ".join(map(str, get(result, "input", "path") or ["unknown input"])),
-        "warnings": [
-            {"code": str(w.get("code", "")), "message": str(w.get("message", ""))}
-            for w in get(result, "warnings") or []
-        ],
+        "warnings": _warnings(result),
         "sentences": wording.sentences(result),
         "limits": wording.limits(result),
         "cards": cards(result),
@@ -157,6 +157,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         "depths": rows.depths(result),
         "sensitivity": rows.sensitivity(result),
         "planes": rows.planes_rows(result),
+        "plane_names": rows.plane_names(result),
         "frames": rows.frames_rows(result),
         "dose": rows.dose_rows(result),
         "dose_text": wording.damage(result),
@@ -186,6 +187,13 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         "noise": str(get(result, "refine", "noise") or "unknown"),
         "model": str(get(result, "decay", "model") or wording.UNKNOWN),
     }
+
+
+def _warnings(result: Any) -> list[dict[str, str]]:
+    return [
+        {"code": str(w.get("code", "")), "message": str(w.get("message", ""))}
+        for w in get(result, "warnings") or []
+    ]
 
 
 def cards(result: Any) -> list[dict[str, str]]:

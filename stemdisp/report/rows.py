@@ -205,6 +205,20 @@ def depths(result: Any) -> list[tuple[str, str, str, str]]:
     return out
 
 
+def plane_names(result: Any) -> list[str]:
+    """Return the heads of the columns of `planes_rows`."""
+    anion = st.anion_species(result) or "anion"
+    delta = ["δ (Å)", "noise alone (Å)", "δ⊥ (Å)"]
+    return [
+        "N",
+        "depth (nm)",
+        f"{st.displaced_species(result)} columns",
+        *delta,
+        f"{anion} columns",
+        "occupancy",
+    ]
+
+
 def planes_rows(result: Any) -> list[list[str]]:
     """Return the planes table as text."""
     if result.interface is None:
