@@ -9,6 +9,8 @@ CONFIG ?= pipelines/lao_kto_111.toml
 INPUT ?=
 OUTPUT ?= results/$(basename $(notdir $(CONFIG)))
 ARGS ?=
+# Whole files of tests on two processes: the tests of one file share what they have set up.
+SPREAD := -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,10 +33,10 @@ pipeline: $(SET_UP) ## run the analysis of CONFIG (default: the sample data) and
 	@set -f; $(BIN)/stemdisp run "$(CONFIG)" $(if $(strip $(INPUT)),--input $(INPUT)) --output "$(OUTPUT)"
 
 test: lint ## check the style and run the fast tests (ARGS: further options of pytest)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q $(SPREAD) $(ARGS)
 
 test-all: lint $(SET_UP_ALL) ## as test, with the slow tests and multislice
-	@$(BIN)/python -m pytest -q -m "slow or not slow" $(ARGS)
+	@$(BIN)/python -m pytest -q $(SPREAD) -m "slow or not slow" $(ARGS)
 
 lint: $(SET_UP_TEST) ## check the style
 	@$(BIN)/ruff check --quiet .
