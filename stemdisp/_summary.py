@@ -374,7 +374,7 @@ def _systematic(result: Result, displacements: Displacements) -> list[tuple[str,
             found.append(
                 (
                     "tilt-offset",
-                    f"the bulk is off its symmetry by {left / TILT_LEFT:.2g} A, as tilt makes it; "
+                    f"the bulk is off its symmetry by {left / TILT_LEFT:.2g} Å, as tilt makes it; "
                     f"up to {left:.2g} A of that may be left in plane N = 1 after it is taken off, "
                     "which is more than its error bar",
                 )

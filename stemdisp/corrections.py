@@ -270,15 +270,28 @@ class Corrections:
         Parameters
         ----------
         path : path
-            Where to; an existing file is replaced.
+            Where to; an existing file of corrections is replaced.
 
         Returns
         -------
         Path
+
+        Raises
+        ------
+        ConfigError
+            The path holds something else, a configuration for example, which stays.
         """
         from stemdisp._publish import write_then_rename
 
         text, target = self.to_toml(), Path(path)
+        if target.exists():
+            try:
+                load_corrections(target)
+            except ConfigError as err:
+                raise ConfigError(
+                    f"{target} exists and is no file of corrections, so it stays as it is; save "
+                    f"to another name ({err})"
+                ) from err
         write_then_rename(target, lambda new: Path(new).write_text(text, encoding="utf-8"))
         return target
 

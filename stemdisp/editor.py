@@ -151,8 +151,12 @@ class Editor:
         self._take(self.corrections.undo(), f"undone: {last[0]}" if last else "nothing to undo")
 
     def save(self) -> Path:
-        """Write the file."""
-        self.corrections.save(self._path)
+        """Write the file; what stands in the way is said in the line at the bottom."""
+        try:
+            self.corrections.save(self._path)
+        except (ConfigError, OSError) as err:
+            self._draw(f"not saved: {err}")
+            return self._path
         self.saved = self.corrections
         self._draw(f"saved to {self._path}")
         return self._path

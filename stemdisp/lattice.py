@@ -236,7 +236,7 @@ def _slow_part(image: np.ndarray, width: float) -> np.ndarray:
 
 
 def _no_match(projection: Projection, matches: list[Match], pixel_size: float | None) -> str:
-    scale = "any pixel size" if pixel_size is None else f"{pixel_size:.3g} A per px within 14 %"
+    scale = "any pixel size" if pixel_size is None else f"{pixel_size:.3g} Å per px within 14 %"
     best = f" (best explains {matches[0].explained:.0%} of its peaks)" if matches else ""
     return (
         f"the image's periods do not fit {projection.name} along {list(projection.zone_axis)} at "

@@ -101,6 +101,14 @@ def test_the_file_gives_back_the_same_corrections(tmp_path):
     )
 
 
+def test_another_file_is_not_overwritten(tmp_path):
+    settings = tmp_path / "my.toml"
+    settings.write_text("[analysis]\nseed = 3\n")
+    with pytest.raises(ConfigError, match="no file of corrections, so it stays"):
+        Corrections().remove(1, 2).save(settings)
+    assert settings.read_text() == "[analysis]\nseed = 3\n"
+
+
 def test_corrections_do_not_change_in_place_and_can_be_undone():
     first = Corrections().remove(1, 2)
     second = first.move_interface([(5, 5)])
