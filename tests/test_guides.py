@@ -125,14 +125,12 @@ def tutorial():
     return names, printed.getvalue()
 
 
-@pytest.mark.slow
 def test_the_tutorial_finds_the_truth_within_its_errors(tutorial):
     pull = tutorial[0]["pull"].loc[1:8].to_numpy(dtype=float)
     assert pull.shape == (8, 2)
     assert np.max(np.abs(pull)) < 3.5
 
 
-@pytest.mark.slow
 def test_the_tutorial_would_notice_planes_that_are_counted_wrongly(tutorial):
     """Negative control: compared with the truth of the next plane, the values are far off."""
     names = tutorial[0]
@@ -140,7 +138,6 @@ def test_the_tutorial_would_notice_planes_that_are_counted_wrongly(tutorial):
     assert np.max(np.abs(off / names["planes"]["delta_err_A"]).loc[2:5]) > 5
 
 
-@pytest.mark.slow
 def test_the_tutorial_plans_with_errors_that_grow_as_the_dose_falls(tutorial):
     rows = tutorial[0]["rows"]
     errors = [row["error, Å"] for row in rows]
@@ -150,7 +147,6 @@ def test_the_tutorial_plans_with_errors_that_grow_as_the_dose_falls(tutorial):
     assert "null test in the bulk: passed" in tutorial[1]
 
 
-@pytest.mark.slow
 def test_the_markers_of_the_tutorial_are_saved_with_the_image(tutorial, tmp_path):
     import hyperspy.api as hs
 
