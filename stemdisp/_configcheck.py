@@ -1,10 +1,11 @@
-"""Checks of single configuration values, and the wording of what is wrong with a name."""
+"""Files of TOML, checks of single configuration values, and words for what is wrong with a name."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,35 @@ def first_existing(name: str, folders: tuple[Path, ...]) -> str:
         if (folder / file).exists():
             return str(folder / file) + mark + signal
     return anchored(name, folders) if is_pattern(name) else name
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file that a user wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it should be, for the message where there is none.
+
+    Returns
+    -------
+    dict
+        Its tables.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as err:
+        raise ConfigError(f"{path}: no such {what}; check the path") from err
+    except OSError as err:
+        raise ConfigError(f"{path}: cannot be read ({err.strerror})") from err
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path}: is not text in UTF-8; give a TOML file") from err
+    except tomllib.TOMLDecodeError as err:
+        raise ConfigError(f"{path}: is not valid TOML: {err}") from err

@@ -8,7 +8,6 @@ refused before any array library is loaded.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
@@ -25,6 +24,7 @@ from stemdisp._configcheck import (
     dot,
     explain_invalid,
     first_existing,
+    read_toml,
     refuse_unknown,
     toml_value,  # noqa: F401 - the command line and the documentation take it from here
 )
@@ -375,16 +375,9 @@ def load_config(path: str | Path) -> Config:
         If the file cannot be read, is not TOML, or is not a valid configuration.
     """
     path = Path(path)
+    tables = read_toml(path, "configuration file")
     try:
-        config = config_from_dict(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except FileNotFoundError as err:
-        raise ConfigError(f"{path}: no such configuration file; check the path") from err
-    except OSError as err:
-        raise ConfigError(f"{path}: cannot be read ({err.strerror})") from err
-    except UnicodeDecodeError as err:
-        raise ConfigError(f"{path}: is not text in UTF-8; give a TOML file") from err
-    except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"{path}: is not valid TOML: {err}") from err
+        config = config_from_dict(tables)
     except ConfigError as err:
         raise ConfigError(f"{path}: {err}") from err
     folders = (Path(), path.parent, path.parent.parent)

@@ -12,12 +12,12 @@ import json
 import math
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stemdisp._configcheck import read_toml
 from stemdisp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -320,17 +320,9 @@ def load_corrections(path: str | os.PathLike[str]) -> Corrections:
     ConfigError
         The file cannot be read, is not TOML, has a later format, or a correction is not allowed.
     """
-    path = Path(path)
+    tables = read_toml(Path(path), "file of corrections")
     try:
-        return _from_tables(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except FileNotFoundError as err:
-        raise ConfigError(f"{path}: no such file of corrections; check the path") from err
-    except OSError as err:
-        raise ConfigError(f"{path}: cannot be read ({err.strerror})") from err
-    except UnicodeDecodeError as err:
-        raise ConfigError(f"{path}: is not text in UTF-8; give a TOML file") from err
-    except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"{path}: is not valid TOML: {err}") from err
+        return _from_tables(tables)
     except ValueError as err:
         raise ConfigError(f"{path}: {err}") from err
 

@@ -84,7 +84,9 @@ def test_blocks_of_a_long_series_are_placed_on_the_cluster(cluster):
     frames = (frames - frames.mean()).astype(np.float32)
     here = place_series(frames.__getitem__, len(frames), 10.0)
     with open_cluster(cluster.scheduler_address) as executor:
-        there = place_series(frames.__getitem__, len(frames), 10.0, executor=executor)
+        counting = KillsOne(executor, cluster, at=0)  # counts, and kills none
+        there = place_series(frames.__getitem__, len(frames), 10.0, executor=counting)
+    assert counting.left == -2  # one task for each of two blocks
     assert abs(here.positions_px).max() > 0.5
     np.testing.assert_array_equal(here.positions_px, there.positions_px)
     assert here.report == there.report
