@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemdisp._dpcstack import align_segments, segment_series
+from stemdisp._pixels import impossible
 from stemdisp._source import FrameSource, absolute_paths, check_square_pixels, frame_source
 from stemdisp._stores import files_of
 from stemdisp.dpc import Dpc, analyse_dpc, dpc_found, dpc_signal, is_vector
@@ -120,7 +121,7 @@ def acquire(
     """
     what = classify(signal, kind)
     if what == "image":
-        return Acquired(signal)
+        return _single(signal)
     if what == "dpc-segments" and signal.data.ndim == 3:
         return _one_scan(signal)
     # workers of a cluster read for themselves; values in memory would be sent to them in each pass
@@ -156,6 +157,23 @@ def acquire(
         source=replace(source, dose=dose_of(signal, len(source))),
         warnings=tuple(doubts),
     )
+
+
+def _single(signal: Signal2D) -> Acquired:
+    """Take an image as it is, but for values that nothing can have."""
+    values = np.asarray(signal.data)
+    wrong = impossible(values)
+    n_wrong = np.count_nonzero(wrong)
+    if not n_wrong:
+        return Acquired(signal)
+    image = signal.deepcopy()
+    image.data = np.where(wrong, np.nan, values)
+    text = (
+        f"{n_wrong} pixels have values far beyond those of all others, up to "
+        f"{np.abs(values[wrong]).max():.3g}, and were left out: the file may be damaged; copy or "
+        "export it again"
+    )
+    return Acquired(image, warnings=(_note("pixels-impossible", text),))
 
 
 def _one_scan(signal: Signal2D) -> Acquired:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from stemdisp._read import RawSignal
+from stemdisp._raw import RawSignal
 from stemdisp.errors import DataError
 
 MIN_SEGMENTS = 3  # fewer have no direction

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from stemdisp._choose import MIN_SEGMENTS, Choice, choose, lettered
-from stemdisp._read import RawSignal, read_file
+from stemdisp._gate import read_file
+from stemdisp._raw import RawSignal
 from stemdisp._units import axis_scale_A
 from stemdisp.errors import DataError
 
@@ -33,6 +34,8 @@ class Part:
         Names of the segments.
     signals : tuple of RawSignal
         Where they come from.
+    pieces : (int, int)
+        Pieces of the file's images that were never written, and all.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Part:
     data: Any
     labels: tuple[str, ...]
     signals: tuple[RawSignal, ...]
+    pieces: tuple[int, int] = (0, 0)
 
     @property
     def n_frames(self) -> int:
@@ -51,16 +55,17 @@ class Part:
 def read_part(name: str, *, kind: str, lazy: bool) -> Part:
     """Read what a path names: an image, a series, segments, or a DPC vector."""
     file, _, wanted = name.partition("::")
-    _, found = read_file(file, lazy=lazy)
+    content = read_file(file, lazy=lazy)
     try:
-        choice = choose(found, wanted=wanted, kind=kind)
+        choice = choose(content.signals, wanted=wanted, kind=kind)
     except DataError as err:
         raise DataError(f"{file}: {err}") from err
     build = {"image": _series, "segments": _segments, "vector": _vector}[choice.role]
     data = build(choice)
     title = choice.signals[0].title or Path(file).stem
     labels = _labels(choice, data) if choice.role == "segments" else (title,)
-    return Part(name, choice.role, data, labels, choice.signals)
+    pieces = (content.pieces_missing, content.pieces)
+    return Part(name, choice.role, data, labels, choice.signals, pieces)
 
 
 def _series(choice: Choice) -> Any:
@@ -259,8 +264,13 @@ def merged_metadata(parts: Sequence[Part], whole: Part) -> dict[str, Any]:
     """Return the first signal's metadata, with the doses of all frames and what the data are."""
     first = whole.signals[0]
     own = dict(first.metadata.get("stemdisp", {}))
-    for key in ("dose_e_per_A2", "segments", "dpc_vector"):
+    for key in ("dose_e_per_A2", "segments", "dpc_vector", "pieces_missing"):
         own.pop(key, None)
+    missing = [part for part in parts if part.pieces[0]]
+    if missing:
+        own["pieces_missing"] = [
+            f"{part.name}: {part.pieces[0]} of {part.pieces[1]} pieces" for part in missing
+        ]
     doses = [dose for part in parts for dose in _doses(part)]
     if whole.role != parts[0].role and len(set(doses)) == 1:
         n_images = sum(part.n_frames for part in parts)

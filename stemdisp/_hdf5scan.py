@@ -18,8 +18,10 @@ MAX_DEPTH = 32
 MAX_OBJECTS = 10_000
 
 
-def scan_hdf5(path: str) -> tuple[str, int]:
+def scan_hdf5(path: str) -> tuple[str, int, int, int]:
     """Check an HDF5 file, tell which layout it has and how much it declares to hold.
+
+    Pieces (chunks) that were never written read as zeros, and no reader says so: they are counted.
 
     Parameters
     ----------
@@ -31,6 +33,8 @@ def scan_hdf5(path: str) -> tuple[str, int]:
     layout : {"hspy", "emd"}
     declared : int
         Bytes of all datasets together.
+    missing, pieces : int
+        Of the datasets with two axes or more: pieces that were never written, and all pieces.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def scan_hdf5(path: str) -> tuple[str, int]:
         has another layout.
     """
     with h5py.File(path, "r") as file:
-        declared = 0
+        declared = missing = pieces = 0
         for count, (name, item) in enumerate(_walk(file, "", frozenset(), 0), start=1):
             if count > MAX_OBJECTS:
                 raise DataError(
@@ -47,9 +51,11 @@ def scan_hdf5(path: str) -> tuple[str, int]:
                 )
             if isinstance(item, h5py.Dataset):
                 declared += _check_dataset(name, item)
+                wanted, written = _pieces(item)
+                pieces, missing = pieces + wanted, missing + wanted - written
             if "expression" in item.attrs or name.endswith("/expression"):
                 check_expression(name)
-        return _layout(file), declared
+        return _layout(file), declared, missing, pieces
 
 
 def in_one_piece(path: str) -> bool:
@@ -112,6 +118,16 @@ def _check_dataset(name: str, dataset: h5py.Dataset) -> int:
     if dataset.shape is None:
         return 0
     return math.prod(dataset.shape) * dataset.dtype.itemsize
+
+
+def _pieces(dataset: h5py.Dataset) -> tuple[int, int]:
+    """Return how many pieces an image or series has, and how many of them were written."""
+    if dataset.shape is None or dataset.ndim < 2 or 0 in dataset.shape:
+        return 0, 0
+    if dataset.chunks is None:
+        return 1, int(dataset.id.get_storage_size() > 0)
+    per_axis = (-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    return math.prod(per_axis), dataset.id.get_num_chunks()
 
 
 def check_expression(name: str) -> None:

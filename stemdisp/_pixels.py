@@ -1,4 +1,4 @@
-"""Pixels that measure nothing: missing, saturated, dead."""
+"""Pixels that measure nothing: missing, saturated, dead, or of values that nothing can have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from scipy import ndimage
 # A plateau of saturation: pixels that it has at least, share of the image that it has at most.
 LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
 ROUNDING = 1e-7  # of the range of the image
+FAR = 1000.0  # in units of the range of nearly all pixels: no detector reaches so far beyond
 NOISY = 0.01  # of the range of the image: what a pixel differs by from its neighbours
 
 
@@ -25,6 +26,29 @@ def featureless(data: np.ndarray) -> np.ndarray:
     missing = ~np.isfinite(data)
     flat = _plateaus(data, missing)
     return missing | _grown(flat) if flat.any() else missing
+
+
+def impossible(data: np.ndarray) -> np.ndarray:
+    """Pixels so far from all others that they are no measurement but damage, as by flipped bits.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        Without pixels that are missing anyway.
+    """
+    some = data[:: max(1, data.shape[0] // 128), :: max(1, data.shape[1] // 128)].astype(float)
+    some = some[np.isfinite(some)]
+    if not some.size:
+        return np.zeros(data.shape, dtype=bool)
+    low, middle, high = np.percentile(some, (1, 50, 99))
+    if not high > low:
+        return np.zeros(data.shape, dtype=bool)
+    reach = FAR * (high - low)
+    return np.isfinite(data) & ((data < middle - reach) | (data > middle + reach))
 
 
 def unmeasured(data: np.ndarray) -> np.ndarray:

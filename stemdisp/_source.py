@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from stemdisp._pixels import impossible
+
 _MIN_SIDE = 32
 
 Reader = Callable[[], np.ndarray]
@@ -70,7 +72,7 @@ def absolute_paths(paths: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Frame as floats with missing values as NaN, turned upright."""
+    """Frame as floats with missing and impossible values as NaN, turned upright."""
 
     read: Reader
     turns: int = 0
@@ -78,7 +80,8 @@ class Frame:
     def __call__(self) -> np.ndarray:
         """Read the frame."""
         frame = np.array(self.read(), dtype=float)
-        frame[~np.isfinite(frame)] = np.nan
+        for image in frame.reshape(-1, *frame.shape[-2:]):
+            image[~np.isfinite(image) | impossible(image)] = np.nan
         return np.rot90(frame, self.turns, axes=(-2, -1)) if self.turns else frame
 
 

@@ -1,4 +1,4 @@
-"""TIFF files checked and read, and arrays on disk cut into single frames.
+"""TIFF files checked and read.
 
 RosettaSciIO's lazy reader leaves the file open and decodes all frames to give one. Here frames
 are mapped where the file holds them as they are, and decoded one by one where it does not.
@@ -136,10 +136,30 @@ def _ome_axes(pixels: ElementTree.Element) -> list[tuple[float, str]] | None:
         return None
 
 
+class Pages:
+    """Series of packed images that are decoded one by one.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (frames, y, x).
+    dtype : dtype
+    """
+
+    def __init__(self, path: str, number: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
+        self._where = (path, number)
+
+    def __getitem__(self, index: tuple[int, ...]) -> np.ndarray:
+        """Decode one frame."""
+        import tifffile
+
+        path, number = self._where
+        return tifffile.imread(path, series=number, key=index[0])
+
+
 def _on_disk(path: str, number: int, max_bytes: int) -> Any:
-    """Return one series as a dask array of single frames."""
-    import dask
-    import dask.array as da
+    """Return one series as an array whose frames are read when they are asked for."""
     import tifffile
 
     with open(path, "rb") as stream, tifffile.TiffFile(stream) as file:
@@ -149,52 +169,8 @@ def _on_disk(path: str, number: int, max_bytes: int) -> Any:
         if not (mapped or single) and series.nbytes > max_bytes:
             raise DataError(too_large(series.nbytes, max_bytes))
     if mapped:
-        return by_frames(tifffile.memmap(path, series=number, mode="r"))
-    if not single:
-        return by_frames(tifffile.imread(path, series=number))
-    page = dask.delayed(tifffile.imread, pure=True)
-    pages = [page(path, series=number, key=k) for k in range(shape[0])]
-    return da.stack([da.from_delayed(value, shape[1:], dtype) for value in pages])
-
-
-def by_frames(data: Any) -> Any:
-    """Return a dask array whose pieces are single frames, along all axes but the last two.
-
-    Parameters
-    ----------
-    data : ndarray, memmap or dask array
-        Images, or series of them.
-
-    Returns
-    -------
-    dask array
-    """
-    import dask.array as da
-
-    if data.ndim < 2 or 0 in data.shape:
-        return data if isinstance(data, da.Array) else da.from_array(np.asarray(data))
-    if isinstance(data, da.Array):
-        return data.rechunk((1,) * (data.ndim - 2) + tuple(data.shape[-2:]))
-    if isinstance(data, np.memmap):
-        return _mapped(data, ())
-    return da.from_array(data, chunks=(1,) * (data.ndim - 2) + tuple(data.shape[-2:]))
-
-
-def _mapped(data: np.memmap, index: tuple[int, ...]) -> Any:
-    """Return a mapped array as dask frames; dask's own way would read all of it for its graph."""
-    import dask
-    import dask.array as da
-
-    if len(index) < data.ndim - 2:
-        return da.stack([_mapped(data, (*index, k)) for k in range(data.shape[len(index)])])
-    order = "C" if data.flags.c_contiguous else "F"
-    where = (data.filename, data.dtype, "r", data.offset, data.shape, order)
-    return da.from_delayed(dask.delayed(_frame)(where, index), data.shape[-2:], data.dtype)
-
-
-def _frame(where: tuple[Any, ...], index: tuple[int, ...]) -> np.ndarray:
-    """Read one frame of a mapped file."""
-    return np.array(np.memmap(*where)[index])
+        return tifffile.memmap(path, series=number, mode="r")
+    return Pages(path, number, shape, dtype) if single else tifffile.imread(path, series=number)
 
 
 def _pieces(page: Any) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from stemdisp._choose import Choice, choose, groups
-from stemdisp._read import FORMATS, LARGE_BYTES, RawSignal, read_file
+from stemdisp._formats import FORMATS, LARGE_BYTES
+from stemdisp._gate import read_file
+from stemdisp._raw import RawSignal
 from stemdisp.errors import DataError
 
 
@@ -32,9 +34,15 @@ def inspect(path: str | os.PathLike[str]) -> str:
         If the file cannot be read.
     """
     name = os.fspath(path)
-    format_name, found = read_file(name, lazy=None)
+    content = read_file(name, lazy=None)
+    found = content.signals
     noun = "signal" if len(found) == 1 else "signals"
-    lines = [f"{name}: {FORMATS[format_name]}, {len(found)} {noun}"]
+    lines = [f"{name}: {FORMATS[content.format]}, {len(found)} {noun}"]
+    if content.pieces_missing:
+        lines.append(
+            f"  incomplete: {content.pieces_missing} of the {content.pieces} pieces of its images "
+            "were never written; they read as zeros"
+        )
     for raw in found:
         lines += _describe(raw)
     several = [group for group in groups(found) if len(group.signals) > 1]

@@ -17,6 +17,8 @@ import pandas as pd
 from stemdisp import statistics, tables
 from stemdisp._acquire import Acquired, acquire, open_input
 from stemdisp._correct import check_data, image_notes
+from stemdisp._gate import start as start_reading
+from stemdisp._pixel_notes import pixel_notes
 from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config, with_input
@@ -116,6 +118,8 @@ def run(
     chosen, by_hand = _corrections(chosen, corrections)
     check_data(by_hand, chosen.input.path if signal is None else ())
     clock = Clock()
+    if signal is None:
+        start_reading()
     # One thread in linear algebra: sums then do not depend on the number of cores.
     with (
         threadpool_limits(1),
@@ -190,7 +194,7 @@ def _run(
             executor=executor,
             progress=_steps(bar),
         )
-        warnings = [*seen.warnings, *image_notes(by_hand, seen.image.data.shape)]
+        warnings = [*_notes(seen, source), *image_notes(by_hand, seen.image.data.shape)]
     with clock.stage("lattice", bar):
         scene = replace(_lattice(seen, source, projection, config, by_hand), curve=curve)
     with clock.stage("refine", bar):
@@ -237,6 +241,11 @@ def _run(
     )
     result.summary.update(summary, timings_s=clock.seconds)
     return result
+
+
+def _notes(seen: Acquired, source: Signal2D) -> list[dict[str, str]]:
+    """Say what is doubtful before anything is measured."""
+    return [*seen.warnings, *pixel_notes(seen.image, source)]
 
 
 def _project(config: Config) -> Projection:

@@ -467,7 +467,7 @@ def test_hdf5_with_too_many_objects(write_hspy, image, monkeypatch):
     path = write_hspy("a.hspy", image)
     monkeypatch.setattr("stemdisp._hdf5scan.MAX_OBJECTS", 5)
     with pytest.raises(DataError, match="more than 5 objects"):
-        load(path)
+        scan_hdf5(str(path))
 
 
 def test_hdf5_of_another_layout(tmp_path):
