@@ -264,7 +264,7 @@ def merged_metadata(parts: Sequence[Part], whole: Part) -> dict[str, Any]:
     """Return the first signal's metadata, with the doses of all frames and what the data are."""
     first = whole.signals[0]
     own = dict(first.metadata.get("stemdisp", {}))
-    for key in ("dose_e_per_A2", "segments", "dpc_vector", "pieces_missing"):
+    for key in ("dose_e_per_A2", "segments", "dpc_vector", "pieces_missing", "odd_pixel_size"):
         own.pop(key, None)
     missing = [part for part in parts if part.pieces[0]]
     if missing:
@@ -276,6 +276,8 @@ def merged_metadata(parts: Sequence[Part], whole: Part) -> dict[str, Any]:
         n_images = sum(part.n_frames for part in parts)
         # images that are segments: all segments of a scan count the same electrons
         doses = doses[:1] * whole.n_frames if len(doses) == n_images else []
+    if first.odd_pixel_size:
+        own["odd_pixel_size"] = f"{parts[0].name}: {first.odd_pixel_size}"
     if doses and len(doses) == whole.n_frames:
         own["dose_e_per_A2"] = doses
     if whole.role == "segments":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stemdisp._pixels import saturated
+from stemdisp.load import signal_pixel_size_A
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
@@ -55,6 +56,15 @@ def pixel_notes(image: Signal2D, source: Signal2D) -> list[dict[str, str]]:
                 "pieces-missing",
                 f"the file is incomplete and reads as zeros where nothing was written "
                 f"({'; '.join(pieces)}): the recording or a copy was broken off; copy it again",
+            )
+        )
+    odd = source.metadata.get_item("stemdisp.odd_pixel_size", default=None)
+    if odd and signal_pixel_size_A(source) is None:
+        found.append(
+            (
+                "pixel-size",
+                f"the pixel size that the file states makes no sense ({odd}) and was not used; "
+                "give [input] pixel_size if you know it",
             )
         )
     return [{"code": code, "message": message} for code, message in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from stemdisp._units import axis_scale_A, is_reciprocal
+from stemdisp._units import axis_scale_A, is_nonsense, is_reciprocal
 
 MIN_SIZE_PX = 16
 
@@ -91,3 +91,13 @@ class RawSignal:
         y, x = self.axes[-2:]
         sx, sy = (axis_scale_A(axis.get("scale"), axis.get("units")) for axis in (x, y))
         return None if sx is None or sy is None else (sx, sy)
+
+    @property
+    def odd_pixel_size(self) -> str:
+        """Quote what a file states of the pixel size where that makes no sense; else nothing."""
+        stated = [
+            f"{axis.get('scale')} {axis.get('units') or 'without a unit'}"
+            for axis in self.axes[:-3:-1]
+            if is_nonsense(axis.get("scale"), axis.get("units"))
+        ]
+        return " x ".join(stated)

@@ -38,6 +38,7 @@ _ANGSTROM_PER = {
     "metre": 1e10,
 }
 
+_NO_UNIT = {"", "px", "pixel", "pixels", "<undefined>", "undefined", "none", "dimensionless", "1"}
 _RECIPROCAL = re.compile(r"1(\.0)?/|.*\D-1(\.0)?$|reciprocal|inverse")
 _ANGLES = {"rad", "mrad", "radian", "milliradian", "µrad", "deg", "degree", "°"}
 _PER_PIXEL = re.compile(r"(/|per)(px|pixel)$")
@@ -63,6 +64,26 @@ def axis_scale_A(scale: Any, unit: Any) -> float | None:
         return None
     value = float(scale) * factor
     return value if math.isfinite(value) and value > 0 else None
+
+
+def is_nonsense(scale: Any, unit: Any) -> bool:
+    """Tell whether an axis states a pixel size that cannot be one, rather than none.
+
+    Parameters
+    ----------
+    scale : float
+        Units per pixel, as stored.
+    unit : str or anything
+        As stored.
+
+    Returns
+    -------
+    bool
+        True for a length that is not positive and finite, and for a unit that is no length.
+    """
+    if axis_scale_A(scale, unit) is not None:
+        return False
+    return scale is not None if _factor(unit) is not None else _plain(unit) not in _NO_UNIT
 
 
 def is_reciprocal(unit: Any) -> bool:

@@ -7,7 +7,7 @@ import tifffile
 from _written_files import write_dm3, write_emd, write_mrc, write_ser, write_velox
 
 from stemdisp._read import read_file
-from stemdisp._units import axis_scale_A, is_reciprocal
+from stemdisp._units import axis_scale_A, is_nonsense, is_reciprocal
 from stemdisp.errors import DataError
 from stemdisp.inspection import inspect
 from stemdisp.load import load, signal_pixel_size_A
@@ -304,6 +304,24 @@ def test_units_of_length(unit, angstrom):
 def test_units_that_are_none(unit):
     assert axis_scale_A(0.5, unit) is None
     assert not is_reciprocal(unit)
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "nonsense"),
+    [
+        (0.5, "nm", False),
+        (1.0, "", False),
+        (1.0, "px", False),
+        (None, "nm", False),
+        (-0.5, "nm", True),
+        (0.0, "nm", True),
+        (float("nan"), "nm", True),
+        (0.5, "furlong<script>", True),
+        (0.5, "s", True),
+    ],
+)
+def test_pixel_sizes_that_make_no_sense(scale, unit, nonsense):
+    assert is_nonsense(scale, unit) == nonsense
 
 
 @pytest.mark.parametrize(

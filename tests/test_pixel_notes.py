@@ -69,6 +69,21 @@ def test_missing_and_saturated_pixels_are_counted(clean):
     assert found["pixels-saturated"].startswith("16 pixels")
 
 
+@pytest.mark.parametrize("scale", [-0.015, 0.015])
+def test_a_pixel_size_that_makes_no_sense_is_not_used_in_silence(clean, tmp_path, scale):
+    signal = signal_of(clean[0])
+    for axis in signal.axes_manager.signal_axes:
+        axis.scale, axis.units = scale, "nm"
+    signal.save(tmp_path / "a.hspy")
+    result = run({"input": {"path": [str(tmp_path / "a.hspy")]}})
+    found = [w["message"] for w in result.summary["warnings"] if w["code"] == "pixel-size"]
+    if scale > 0:
+        assert found == []
+    else:
+        assert len(found) == 1 and "makes no sense" in found[0] and "-0.015 nm" in found[0]
+        assert result.summary["pixel_size_A"] == pytest.approx([PIXEL_A, PIXEL_A], rel=0.01)
+
+
 def test_frames_lose_such_values_too():
     frame = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     frame[5, 6], frame[7, 8] = 1e30, np.inf
