@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stemdisp import _stopping
 from stemdisp.errors import ConfigError
 
 MARKER = ".stemdisp"
@@ -59,13 +60,16 @@ def publish(out: str | os.PathLike[str], *, use_exchange: bool = True) -> Iterat
         try:
             yield new
             _seal(new)
-            _check_ours(target)
-            _put_in_place(new, target, use_exchange=use_exchange)
-            _sync(target.parent)
+            with _stopping.held():
+                _check_ours(target)
+                _put_in_place(new, target, use_exchange=use_exchange)
+                _stopping.leave("the new results are in place")
+                _sync(target.parent)
         finally:
-            # The unfinished tree, or after an exchange the old one.
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(_old(target), ignore_errors=True)
+            with _stopping.held():
+                # The unfinished tree, or after an exchange the old one.
+                shutil.rmtree(new, ignore_errors=True)
+                shutil.rmtree(_old(target), ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -105,6 +109,7 @@ def hold(out: str | os.PathLike[str]) -> Iterator[Path]:
         if foreign:
             raise _not_ours(target, foreign[0])
         lines = "".join(f"{name}\n" for name in BATCH_TABLES)
+        _stopping.leave("what is finished stays, and the same command goes on from there")
         write_then_rename(target / MARKER, lambda path: Path(path).write_text(lines, "utf-8"))
         yield target
 
@@ -160,7 +165,9 @@ def write_then_rename(target: Path, write: Callable[[str], Any]) -> None:
     try:
         write(str(temporary))
         _sync(temporary)
-        os.replace(temporary, target)
+        with _stopping.held():
+            os.replace(temporary, target)
+            _stopping.leave("every file that was written is whole")
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from stemdisp import __version__
+from stemdisp import __version__, _stopping
 from stemdisp.errors import ConfigError, DataError, explain
 
 
@@ -191,10 +189,7 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
     from stemdisp.batch import run_fields  # heavy
 
     options = {"executor": executor, "progress": not quiet, "tell": None if quiet else click.echo}
-    try:
-        table = run_fields(settings, paths, target, **options)
-    except KeyboardInterrupt:
-        _fail("stopped; what is finished stays, and the same command goes on from there", 130)
+    table = run_fields(settings, paths, target, **options)
     if not quiet:
         click.echo(f"Table: {target / 'fields.csv'}")
     failed = table[table["status"] == "failed"]
@@ -344,21 +339,22 @@ def main(args: list[str] | None = None) -> NoReturn:
     ------
     SystemExit
         Always: status 0, 1 (a defect of stemdisp), 2 (command line or configuration), 3 (data),
-        130 or 143 (stopped).
+        129, 130 or 143 (stopped: the terminal is gone, Ctrl-C, SIGTERM).
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
-    signal.signal(signal.SIGTERM, _stop)
     try:
-        with _quiet_libraries(debug=debug):
+        with _stopping.listening(), _quiet_libraries(debug=debug):
             cli.main(args=args, prog_name="stemdisp", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as err:
         click.echo(err.ctx.get_help() if err.ctx else err.format_message())
         sys.exit(2)
     except click.ClickException as err:
         _fail(err.format_message(), 2, debug=debug)
+    except _stopping.Stopped as err:
+        _fail(f"stopped; {_stopping.left()}", err.exit_status, debug=debug)
     except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; nothing was changed", 130, debug=debug)
+        _fail(f"stopped; {_stopping.left()}", 130, debug=debug)
     except Exception as err:  # noqa: BLE001 - the last resort turns a defect into one line
         what, status = explain(err)
         hint = "; run again with --debug and report it" if status == 1 else ""
@@ -379,11 +375,6 @@ def _quiet_libraries(*, debug: bool) -> Iterator[None]:
             yield
         finally:
             logging.disable(logging.NOTSET)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Turn a request to stop into an exception, so that unfinished files are removed."""
-    sys.exit(128 + number)
 
 
 def _fail(message: str, status: int, *, debug: bool = False) -> NoReturn:

@@ -306,5 +306,5 @@ def test_a_run_that_is_told_to_stop_cleans_up(tmp_path, config):
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
-    assert process.returncode == 143 and err == ""
+    assert process.returncode == 143 and err == "stemdisp: stopped; nothing was changed\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "a.toml"]
