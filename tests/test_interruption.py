@@ -1,0 +1,144 @@
+"""Real runs that are told to stop, or killed, at random moments: old results or new ones."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _fake_fields import tree
+
+from stemdisp._publish import publish
+
+ROOT = Path(__file__).resolve().parent.parent
+MOMENTS = int(os.environ.get("STEMDISP_MOMENTS", "17"))  # of each signal; three signals: 51 in all
+COMMAND = [sys.executable, "-m", "stemdisp"]
+OLD = '[input]\npath = ["s.hspy"]\n[analysis]\nconfidence = 0.9\n'
+NEW = '[input]\npath = ["s.hspy"]\n'
+EARLY_S = 1.0  # before that Python may still be starting, and answers signals in its own way
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes"),
+]
+
+
+def start(folder, *arguments):
+    """Begin a command in a session of its own, so that whatever it starts can be found."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    there = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=folder / "work", env=there, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+def finish(folder, *arguments):
+    process = start(folder, *arguments)
+    _, err = process.communicate(timeout=500)
+    assert (process.returncode, err) == (0, "")
+
+
+def members(session):
+    """Processes of a session that are not zombies."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(its) == session and state != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+def nobody_left(session):
+    """Wait a little: who reads from a pipe that was closed needs a moment to see it."""
+    for _ in range(100):
+        if not members(session):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    """Old and new results of one small stack, and how long a run takes."""
+    folder = tmp_path_factory.mktemp("trees")
+    (folder / "work").mkdir()
+    size = ("--frames", 2, "--size", 224, "--seed", 1)
+    finish(folder, "simulate", "s.hspy", *size)
+    for name, text in (("old", OLD), ("new", NEW)):
+        (folder / "work" / f"{name}.toml").write_text(text)
+        begin = time.monotonic()
+        finish(folder, "run", f"{name}.toml", "--output", folder / name)
+        seconds = time.monotonic() - begin
+    old, new = tree(folder / "old"), tree(folder / "new")
+    assert old.keys() == new.keys() and old != new  # so that a mixture would be seen
+    return folder, seconds
+
+
+def check_output(out, trees):
+    """The old files to the last byte, or the new ones; return which."""
+    found = tree(out)
+    if found == tree(trees / "old"):
+        assert (out / "summary.json").read_bytes() == (trees / "old/summary.json").read_bytes()
+        return "old"
+    assert found == tree(trees / "new")
+    return "new"
+
+
+def check_manners(process, err, number, after):
+    """The status says what happened, in one line or (before and after the work) in none."""
+    assert process.returncode in (0, 128 + number, -number), err
+    if process.returncode == 128 + number:
+        assert err in (
+            "stemdisp: stopped; nothing was changed\n",
+            "stemdisp: stopped; the new results are in place\n",
+        )
+    elif not (number == signal.SIGINT and after < EARLY_S):
+        assert err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_at_any_moment_the_results_are_the_old_or_the_new_ones(trees, tmp_path, number):
+    folder, seconds = trees
+    shutil.copytree(folder / "work", tmp_path / "work")
+    out = tmp_path / "results" / "run"
+    shutil.copytree(folder / "old", out)
+    moments = np.random.default_rng(int(number)).uniform(0, 1.02 * seconds, MOMENTS)
+    seen = []
+    for after in moments:
+        process = start(tmp_path, "run", "new.toml", "--output", out)
+        time.sleep(after)
+        # from a terminal everybody gets it
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        _, err = process.communicate(timeout=100)
+        assert nobody_left(process.pid)
+        check_manners(process, err, number, after)
+        seen.append((round(after, 2), process.returncode, check_output(out, folder)))
+        strays = {p.name for p in out.parent.iterdir()} - {"run", ".run.lock"}
+        if process.returncode == 128 + number:
+            expected = "new" if "in place" in err else "old"
+            assert (strays, seen[-1][2]) == (set(), expected)
+            assert list((tmp_path / "tmp").iterdir()) == []
+        with pytest.raises(ZeroDivisionError), publish(out):  # the next one begins
+            raise ZeroDivisionError
+        assert {p.name for p in out.parent.iterdir()} == {"run", ".run.lock"}
+        if seen[-1][2] == "new":
+            shutil.rmtree(out)
+            shutil.copytree(folder / "old", out)
+    sys.stdout.write(f"{number}: {seen}\n")  # shown by pytest -s
+    stopped = [status for _, status, _ in seen if status not in (0, -number)]
+    assert number == signal.SIGKILL or len(stopped) > MOMENTS / 2
+    finish(tmp_path, "run", "new.toml", "--output", out)
+    assert check_output(out, folder) == "new"
+    assert {p.name for p in out.parent.iterdir()} == {"run", ".run.lock"}
+    assert list((tmp_path / "tmp").iterdir()) == []
+    names = {"s.hspy", "s.truth.csv", "old.toml", "new.toml"}
+    assert {p.name for p in (tmp_path / "work").iterdir()} == names
