@@ -56,8 +56,8 @@ def publish(out: str | os.PathLike[str], *, use_exchange: bool = True) -> Iterat
         _recover(target)
         _check_ours(target)
         new = target.with_name(f".{target.name}.new-{uuid.uuid4().hex}")
-        new.mkdir()
         try:
+            new.mkdir()
             yield new
             _seal(new)
             with _stopping.held():
@@ -287,6 +287,10 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        # some network file systems cannot do it with directories, whose files are safe by then
+        if not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
