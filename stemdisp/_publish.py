@@ -69,7 +69,9 @@ def publish(out: str | os.PathLike[str], *, use_exchange: bool = True) -> Iterat
             with _stopping.held():
                 # The unfinished tree, or after an exchange the old one.
                 shutil.rmtree(new, ignore_errors=True)
-                shutil.rmtree(_old(target), ignore_errors=True)
+                # Should it be all that is left, it goes back; if it cannot, the next run does it.
+                with contextlib.suppress(OSError):
+                    _recover(target)
 
 
 @contextlib.contextmanager

@@ -233,7 +233,9 @@ CALLS = textwrap.dedent(
             if what != "kill":
                 assert strays(out.parent) == [], (point, strays(out.parent))
                 wanted = new if status in (0, 193) else old
-                assert found == wanted, (point, status, found)
+                # where not even a way back can be written, the next run finds it
+                gone = what == "full" and not use_exchange and found is None
+                assert found == wanted or gone, (point, status, found)
             elif use_exchange:
                 assert found in (old, new), (point, found)
             try:
