@@ -157,7 +157,16 @@ def _settings(config: str, inputs: tuple[str, ...], corrections: str | None) -> 
     """Read a configuration, and put in its place what the command line says."""
     from stemdisp.config import load_config, with_input
 
-    return with_input(load_config(config), inputs or None, corrections=corrections)
+    settings = with_input(load_config(config), inputs or None, corrections=corrections)
+    _prepare()
+    return settings
+
+
+def _prepare() -> None:
+    """Give libraries a home until the command ends, if the user's will not do."""
+    from stemdisp._home import usable_home
+
+    click.get_current_context().with_resource(usable_home())
 
 
 def _analyse(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> str:
@@ -240,6 +249,7 @@ def inspect(path: str) -> None:
     """Say what the file PATH holds and what a run would need to be told."""
     from stemdisp.inspection import inspect as describe_file
 
+    _prepare()
     click.echo(describe_file(path))
 
 
@@ -284,6 +294,7 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     if "occupancy" in given:
         given["occupancy"] = _simulated.shares(given["occupancy"])
+    _prepare()
     make = _simulated.multislice if multislice else _simulated.synthetic
     try:
         signal_, truth = make(given)
