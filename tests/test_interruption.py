@@ -105,7 +105,7 @@ def check_manners(process, err, number, after):
         assert err == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_at_any_moment_the_results_are_the_old_or_the_new_ones(trees, tmp_path, number):
     folder, seconds = trees
     shutil.copytree(folder / "work", tmp_path / "work")
@@ -122,6 +122,8 @@ def test_at_any_moment_the_results_are_the_old_or_the_new_ones(trees, tmp_path, 
         assert nobody_left(process.pid)
         check_manners(process, err, number, after)
         seen.append((round(after, 2), process.returncode, check_output(out, folder)))
+        sys.stdout.write(f"{number!r} {seen[-1]} {err}\n")  # shown by pytest -s
+        sys.stdout.flush()
         strays = {p.name for p in out.parent.iterdir()} - {"run", ".run.lock"}
         if process.returncode == 128 + number:
             expected = "new" if "in place" in err else "old"
@@ -133,7 +135,6 @@ def test_at_any_moment_the_results_are_the_old_or_the_new_ones(trees, tmp_path, 
         if seen[-1][2] == "new":
             shutil.rmtree(out)
             shutil.copytree(folder / "old", out)
-    sys.stdout.write(f"{number}: {seen}\n")  # shown by pytest -s
     stopped = [status for _, status, _ in seen if status not in (0, -number)]
     assert number == signal.SIGKILL or len(stopped) > MOMENTS / 2
     finish(tmp_path, "run", "new.toml", "--output", out)
