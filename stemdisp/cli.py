@@ -65,6 +65,7 @@ def _repeat_input(args: list[str]) -> list[str]:
     return out
 
 
+_NO_READER = 141  # as of a program that ends by SIGPIPE
 _COUNT = click.IntRange(min=0)
 _POSITIVE = click.IntRange(min=1)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
@@ -350,7 +351,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     ------
     SystemExit
         Always: status 0, 1 (a defect of stemdisp), 2 (command line or configuration), 3 (data),
-        129, 130 or 143 (stopped: the terminal is gone, Ctrl-C, SIGTERM).
+        129, 130, 141 or 143 (stopped: terminal gone, Ctrl-C, nobody reads, SIGTERM).
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
@@ -362,6 +363,11 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.exit(2)
     except click.ClickException as err:
         _fail(err.format_message(), 2, debug=debug)
+    except SystemExit:
+        # click ends so where nobody reads on (| head); no defect, as its status would say
+        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            sys.exit(_NO_READER)
+        raise
     except _stopping.Stopped as err:
         _fail(f"stopped; {_stopping.left()}", err.exit_status, debug=debug)
     except (click.Abort, KeyboardInterrupt):
@@ -392,5 +398,6 @@ def _fail(message: str, status: int, *, debug: bool = False) -> NoReturn:
     """Print one line on stderr (with ``--debug`` the traceback before it) and exit."""
     if debug:
         traceback.print_exc()
-    click.echo("stemdisp: " + " ".join(message.split()), err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone, or a log on a full disk
+        click.echo("stemdisp: " + " ".join(message.split()), err=True)
     sys.exit(status)
