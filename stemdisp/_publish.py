@@ -239,7 +239,9 @@ def _recover(target: Path) -> None:
 
 
 def _check_ours(target: Path) -> None:
-    """Refuse a directory that holds anything which stemdisp did not write."""
+    """Refuse what is no directory, or holds anything which stemdisp did not write."""
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"output {str(target)!r} is a file; name a directory")
     ours = _ours(target)
     if "fields.csv" in ours:
         raise ConfigError(

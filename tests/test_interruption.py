@@ -143,3 +143,62 @@ def test_at_any_moment_the_results_are_the_old_or_the_new_ones(trees, tmp_path, 
     assert list((tmp_path / "tmp").iterdir()) == []
     names = {"s.hspy", "s.truth.csv", "old.toml", "new.toml"}
     assert {p.name for p in (tmp_path / "work").iterdir()} == names
+
+
+def test_two_real_runs_on_one_output(trees, tmp_path):
+    """Whoever comes second is told so, at once; the first one's results appear."""
+    folder, _ = trees
+    shutil.copytree(folder / "work", tmp_path / "work")
+    out = tmp_path / "run"
+    shutil.copytree(folder / "old", out)
+    first = start(tmp_path, "run", "new.toml", "--output", out)
+    while not list(tmp_path.glob(".run.new-*")):
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = start(tmp_path, "run", "old.toml", "--output", out)
+    _, err = second.communicate(timeout=100)
+    assert second.returncode == 2 and err.count("\n") == 1
+    assert "another run is writing" in err and "wait for it or name another" in err
+    assert first.poll() is None and check_output(out, folder) == "old"
+    _, err = first.communicate(timeout=500)
+    assert (first.returncode, err) == (0, "") and check_output(out, folder) == "new"
+    assert {p.name for p in tmp_path.iterdir()} == {"run", ".run.lock", "work", "tmp"}
+
+
+SMALL_DISK = """
+mount -t tmpfs -o size=$1k none "$2" && cp -a "$3/." "$2" && cd "$4" && shift 4 || exit 99
+"$@"; status=$?
+ls -A "$OUT/.." > "$LIST"; cp -a "$OUT" "$COPY"
+exit $status
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0,
+    reason="needs to mount",
+)
+@pytest.mark.parametrize("room_kb", [64, 1000, 3000, 6000, 9000])
+def test_on_a_full_disk_the_old_results_stay(trees, tmp_path, room_kb):
+    """A file system with room for the old results, and some more."""
+    folder, _ = trees
+    before, disk, copy = (tmp_path / name for name in ("before", "disk", "copy"))
+    shutil.copytree(folder / "old", before / "run")
+    disk.mkdir()
+    (tmp_path / "tmp").mkdir()
+    size = sum(-(-p.stat().st_size // 4096) * 4 + 4 for p in before.rglob("*"))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
+    env |= {"OUT": str(disk / "run"), "LIST": str(tmp_path / "list"), "COPY": str(copy)}
+    command = [*COMMAND, "run", "new.toml", "--quiet", "--output", str(disk / "run")]
+    places = [str(size + room_kb), str(disk), str(before), str(folder / "work")]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", SMALL_DISK, "sh", *places, *command],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    left = (tmp_path / "list").read_text().split()
+    assert left == [".run.lock", "run"]
+    if room_kb >= 9000:  # control: there is room for both
+        assert (done.returncode, done.stderr) == (0, "") and check_output(copy, folder) == "new"
+        return
+    assert done.returncode == 3 and done.stderr.count("\n") == 1
+    assert "the disk is full" in done.stderr and "make room" in done.stderr
+    assert check_output(copy, folder) == "old"

@@ -1,5 +1,6 @@
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -98,6 +99,42 @@ def test_a_file_put_there_during_the_run_is_not_lost(tmp_path):
         fill(folder, "two")
         (out / "late.txt").write_text("precious")
     assert (out / "late.txt").read_text() == "precious"
+
+
+@both_ways
+def test_an_output_that_vanishes_during_the_run_is_made_again(tmp_path, use_exchange):
+    out = tmp_path / "run"
+    write(out, "one")
+    with publish(out, use_exchange=use_exchange) as folder:
+        fill(folder, "two")
+        shutil.rmtree(out)
+    assert versions(out) == ({"two"}, 10) and strays(tmp_path) == []
+
+
+@both_ways
+def test_a_file_in_the_place_of_the_output_is_not_lost(tmp_path, use_exchange):
+    out = tmp_path / "run"
+    with (
+        pytest.raises(ConfigError, match="is a file; name a directory"),
+        publish(out, use_exchange=use_exchange) as folder,
+    ):
+        fill(folder, "two")
+        out.write_text("precious")
+    assert out.read_text() == "precious" and strays(tmp_path) == []
+
+
+def test_a_parent_that_is_moved_takes_the_old_results_along(tmp_path):
+    out = tmp_path / "results" / "run"
+    write(out, "one")
+    with pytest.raises(FileNotFoundError), publish(out) as folder:
+        (folder / "early.txt").write_text("two")
+        out.parent.rename(tmp_path / "moved")
+        fill(folder, "two")
+    assert versions(tmp_path / "moved" / "run") == ({"one"}, 10)
+    assert not out.exists()
+    write(tmp_path / "moved" / "run", "three")  # and what was unfinished goes with the next run
+    assert versions(tmp_path / "moved" / "run") == ({"three"}, 10)
+    assert strays(tmp_path / "moved") == []
 
 
 def test_outputs_that_are_no_directories(tmp_path):
