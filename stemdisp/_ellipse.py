@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from stemdisp._kernels import _line, _window, compiled
+from stemdisp._compiled import compiled
+from stemdisp._kernels import _line, _window
 from stemdisp._model import REACH, RENDERED, Problem, State
 
 MOST = 0.5  # ellipticity beyond which a column is two, or none

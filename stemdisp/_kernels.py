@@ -17,35 +17,12 @@ Indices of inner loops are unsigned: negative ones would be looked for, which hi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-import numba
 import numpy as np
 
+from stemdisp._compiled import compiled, inner
+
 LANES = 16  # pixels that are added in one go
-
-
-_FLAGS = {
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
-    "no_cfunc_wrapper": True,
-}
-
-
-def compiled(function: Callable) -> Callable:
-    """Compile a loop: sums may be reordered (always in the same way), no lock held, cached."""
-    return numba.njit(**_FLAGS)(function)
-
-
-def inner(function: Callable) -> Callable:
-    """Compile what only other compiled functions call, into each of them.
-
-    Called and not written out, it would come from the cache in another version than that which
-    was compiled together with its caller, and a first run would differ in the last bits.
-    """
-    return numba.njit(**_FLAGS, no_cpython_wrapper=True, inline="always")(function)
 
 
 @inner

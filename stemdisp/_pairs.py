@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from stemdisp._kernels import compiled, inner
+from stemdisp._compiled import compiled, inner
 
 U1, U2, U3 = np.uint64(1), np.uint64(2), np.uint64(3)
 

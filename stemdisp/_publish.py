@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stemdisp import _stopping
 from stemdisp.errors import ConfigError
 
 MARKER = ".stemdisp"
@@ -55,17 +56,22 @@ def publish(out: str | os.PathLike[str], *, use_exchange: bool = True) -> Iterat
         _recover(target)
         _check_ours(target)
         new = target.with_name(f".{target.name}.new-{uuid.uuid4().hex}")
-        new.mkdir()
         try:
+            new.mkdir()
             yield new
             _seal(new)
-            _check_ours(target)
-            _put_in_place(new, target, use_exchange=use_exchange)
-            _sync(target.parent)
+            with _stopping.held():
+                _check_ours(target)
+                _put_in_place(new, target, use_exchange=use_exchange)
+                _stopping.leave("the new results are in place")
+                _sync(target.parent)
         finally:
-            # The unfinished tree, or after an exchange the old one.
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(_old(target), ignore_errors=True)
+            with _stopping.held():
+                # The unfinished tree, or after an exchange the old one.
+                shutil.rmtree(new, ignore_errors=True)
+                # Should it be all that is left, it goes back; if it cannot, the next run does it.
+                with contextlib.suppress(OSError):
+                    _recover(target)
 
 
 @contextlib.contextmanager
@@ -105,6 +111,7 @@ def hold(out: str | os.PathLike[str]) -> Iterator[Path]:
         if foreign:
             raise _not_ours(target, foreign[0])
         lines = "".join(f"{name}\n" for name in BATCH_TABLES)
+        _stopping.leave("what is finished stays, and the same command goes on from there")
         write_then_rename(target / MARKER, lambda path: Path(path).write_text(lines, "utf-8"))
         yield target
 
@@ -160,7 +167,9 @@ def write_then_rename(target: Path, write: Callable[[str], Any]) -> None:
     try:
         write(str(temporary))
         _sync(temporary)
-        os.replace(temporary, target)
+        with _stopping.held():
+            os.replace(temporary, target)
+            _stopping.leave("every file that was written is whole")
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -230,7 +239,9 @@ def _recover(target: Path) -> None:
 
 
 def _check_ours(target: Path) -> None:
-    """Refuse a directory that holds anything which stemdisp did not write."""
+    """Refuse what is no directory, or holds anything which stemdisp did not write."""
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"output {str(target)!r} is a file; name a directory")
     ours = _ours(target)
     if "fields.csv" in ours:
         raise ConfigError(
@@ -280,6 +291,10 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        # some network file systems cannot do it with directories, whose files are safe by then
+        if not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

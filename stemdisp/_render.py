@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numba
+from stemdisp._compiled import compiled_in_order
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled_in_order
 def add_gaussians(image, blobs, path, middle, reach):
     """Add Gaussians (x, y, volume, width) whose rows are shifted by `path`, in px."""
     ny, nx = image.shape

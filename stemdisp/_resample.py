@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from stemdisp._kernels import compiled
+from stemdisp._compiled import compiled
 
 _NODES = 6
 _LEAST_GAP = 0.35  # px between rows: polynomials through closer ones would blow up the noise

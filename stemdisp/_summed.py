@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from stemdisp._kernels import _line, _window, compiled, inner
+from stemdisp._compiled import compiled, inner
+from stemdisp._kernels import _line, _window
 
 FAR = 1e-9  # overlap of two columns that counts as none
 

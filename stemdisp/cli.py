@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from stemdisp import __version__
+from stemdisp import __version__, _stopping
 from stemdisp.errors import ConfigError, DataError, explain
 
 
@@ -67,6 +65,7 @@ def _repeat_input(args: list[str]) -> list[str]:
     return out
 
 
+_NO_READER = 141  # as of a program that ends by SIGPIPE
 _COUNT = click.IntRange(min=0)
 _POSITIVE = click.IntRange(min=1)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
@@ -159,7 +158,16 @@ def _settings(config: str, inputs: tuple[str, ...], corrections: str | None) -> 
     """Read a configuration, and put in its place what the command line says."""
     from stemdisp.config import load_config, with_input
 
-    return with_input(load_config(config), inputs or None, corrections=corrections)
+    settings = with_input(load_config(config), inputs or None, corrections=corrections)
+    _prepare()
+    return settings
+
+
+def _prepare() -> None:
+    """Give libraries a home until the command ends, if the user's will not do."""
+    from stemdisp._home import usable_home
+
+    click.get_current_context().with_resource(usable_home())
 
 
 def _analyse(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> str:
@@ -191,10 +199,7 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
     from stemdisp.batch import run_fields  # heavy
 
     options = {"executor": executor, "progress": not quiet, "tell": None if quiet else click.echo}
-    try:
-        table = run_fields(settings, paths, target, **options)
-    except KeyboardInterrupt:
-        _fail("stopped; what is finished stays, and the same command goes on from there", 130)
+    table = run_fields(settings, paths, target, **options)
     if not quiet:
         click.echo(f"Table: {target / 'fields.csv'}")
     failed = table[table["status"] == "failed"]
@@ -245,6 +250,7 @@ def inspect(path: str) -> None:
     """Say what the file PATH holds and what a run would need to be told."""
     from stemdisp.inspection import inspect as describe_file
 
+    _prepare()
     click.echo(describe_file(path))
 
 
@@ -289,6 +295,7 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     if "occupancy" in given:
         given["occupancy"] = _simulated.shares(given["occupancy"])
+    _prepare()
     make = _simulated.multislice if multislice else _simulated.synthetic
     try:
         signal_, truth = make(given)
@@ -344,21 +351,27 @@ def main(args: list[str] | None = None) -> NoReturn:
     ------
     SystemExit
         Always: status 0, 1 (a defect of stemdisp), 2 (command line or configuration), 3 (data),
-        130 or 143 (stopped).
+        129, 130, 141 or 143 (stopped: terminal gone, Ctrl-C, nobody reads, SIGTERM).
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
-    signal.signal(signal.SIGTERM, _stop)
     try:
-        with _quiet_libraries(debug=debug):
+        with _stopping.listening(), _quiet_libraries(debug=debug):
             cli.main(args=args, prog_name="stemdisp", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as err:
         click.echo(err.ctx.get_help() if err.ctx else err.format_message())
         sys.exit(2)
     except click.ClickException as err:
         _fail(err.format_message(), 2, debug=debug)
+    except SystemExit:
+        # click ends so where nobody reads on (| head); no defect, as its status would say
+        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            sys.exit(_NO_READER)
+        raise
+    except _stopping.Stopped as err:
+        _fail(f"stopped; {_stopping.left()}", err.exit_status, debug=debug)
     except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; nothing was changed", 130, debug=debug)
+        _fail(f"stopped; {_stopping.left()}", 130, debug=debug)
     except Exception as err:  # noqa: BLE001 - the last resort turns a defect into one line
         what, status = explain(err)
         hint = "; run again with --debug and report it" if status == 1 else ""
@@ -381,14 +394,10 @@ def _quiet_libraries(*, debug: bool) -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Turn a request to stop into an exception, so that unfinished files are removed."""
-    sys.exit(128 + number)
-
-
 def _fail(message: str, status: int, *, debug: bool = False) -> NoReturn:
     """Print one line on stderr (with ``--debug`` the traceback before it) and exit."""
     if debug:
         traceback.print_exc()
-    click.echo("stemdisp: " + " ".join(message.split()), err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone, or a log on a full disk
+        click.echo("stemdisp: " + " ".join(message.split()), err=True)
     sys.exit(status)

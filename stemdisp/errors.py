@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+_FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+
 
 class StemdispError(Exception):
     """Base of all errors that are meant for the user: one line, what, where and what to do."""
@@ -38,8 +42,33 @@ def explain(error: Exception) -> tuple[str, int]:
     """
     if isinstance(error, StemdispError):
         text, status = str(error), error.exit_status
+    elif is_full_disk(error):
+        where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        text, status = f"the disk is full{where}; make room, or write elsewhere, and run again", 3
     elif isinstance(error, OSError):
         text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 3
     else:
         text, status = f"internal error: {type(error).__name__}: {error}", 1
     return " ".join(text.split()), status
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Tell whether an error comes from a full disk, or a quota that is used up.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any; libraries wrap that of the system, or only quote it.
+
+    Returns
+    -------
+    bool
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FULL:
+            return True
+        if "No space left on device" in str(seen) or "Disk quota exceeded" in str(seen):
+            return True
+        seen = seen.__cause__
+    return False

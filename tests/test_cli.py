@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -110,7 +111,8 @@ def test_input_takes_one_or_several_paths(invoke, stubs, config, tmp_path, args,
     ("error", "status", "words"),
     [
         (DataError("a.tif: too\nsmall"), 3, "stemdisp: a.tif: too small"),
-        (OSError(28, "No space left on device", "x.png"), 3, "x.png: No space left"),
+        (OSError(13, "Permission denied", "x.png"), 3, "x.png: Permission denied"),
+        (OSError(28, "No space left on device", "x.png"), 3, "disk is full (x.png); make room"),
         (KeyError("k"), 1, "internal error: KeyError: 'k'; run again with --debug"),
         (KeyboardInterrupt(), 130, "stopped; nothing was changed"),
     ],
@@ -306,5 +308,69 @@ def test_a_run_that_is_told_to_stop_cleans_up(tmp_path, config):
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
-    assert process.returncode == 143 and err == ""
+    assert process.returncode == 143 and err == "stemdisp: stopped; nothing was changed\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "a.toml"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_where_nobody_reads_or_nothing_can_be_said_the_status_is_right():
+    command = [sys.executable, "-m", "stemdisp"]
+    options = {"cwd": ROOT, "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as nobody, open("/dev/full", "w") as full:
+        done = subprocess.run([*command, "config"], stdout=nobody, check=False, **options)
+        assert (done.returncode, done.stderr) == (141, "")
+        done = subprocess.run([*command, "config"], stdout=full, check=False, **options)
+        assert done.returncode == 3 and "the disk is full; make room" in done.stderr
+        done = subprocess.run(
+            [*command, "inspect", "absent.npy"], check=False, **{**options, "stderr": full}
+        )
+        assert done.returncode == 3
+    # no streams at all, as of some services
+    script = "import os; [os.close(n) for n in (0, 1, 2)]\n"
+    script += "os.execv({0!r}, [{0!r}, '-m', 'stemdisp', 'inspect', 'absent.npy'])"
+    done = subprocess.run([sys.executable, "-c", script.format(sys.executable)], cwd=ROOT)
+    assert done.returncode == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_signal_that_is_ignored_stays_ignored(name):
+    """As of nohup, and of commands in the background of a script."""
+    from stemdisp import _stopping
+
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with _stopping.listening():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_request_that_is_dropped_or_held_comes_again():
+    from stemdisp import _stopping
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGALRM)}
+    with pytest.raises(_stopping.Stopped) as stop, _stopping.listening():
+        with contextlib.suppress(_stopping.Stopped):  # as libraries do in destructors
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    assert stop.value.exit_status == 143
+    done = []
+    with pytest.raises(_stopping.Stopped), _stopping.listening():
+        with _stopping.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2 * _stopping._AGAIN_S)
+            done.append("step")
+        done.append("more")
+    assert done == ["step"]
+    with pytest.raises(_stopping.Stopped), _stopping.listening():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except _stopping.Stopped:
+            raise ImportError("what compiled modules make of it") from None
+    assert before == {n: signal.getsignal(n) for n in before}
