@@ -69,6 +69,7 @@ def _repeat_input(args: list[str]) -> list[str]:
 
 _COUNT = click.IntRange(min=0)
 _POSITIVE = click.IntRange(min=1)
+_PATH = click.Path(readable=False)  # whether it can be read is said later, with the right status
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
 # main() reads it from the arguments, because errors are handled there.
@@ -98,7 +99,7 @@ def cli() -> None:
 
 
 @cli.command(cls=_RunCommand)
-@click.argument("config", type=click.Path())
+@click.argument("config", type=_PATH)
 @click.option(
     "--input",
     "inputs",
@@ -206,7 +207,7 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
 
 
 @cli.command(cls=_PathsCommand)
-@click.argument("config", type=click.Path())
+@click.argument("config", type=_PATH)
 @click.option(
     "--input", "inputs", multiple=True, metavar="PATH ...", help="Data files, as with run."
 )
@@ -239,7 +240,7 @@ def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
 
 
 @cli.command(short_help="Say what a file holds and what a run would need to be told.")
-@click.argument("path", type=click.Path())
+@click.argument("path", type=_PATH)
 @_debug
 def inspect(path: str) -> None:
     """Say what the file PATH holds and what a run would need to be told."""
@@ -249,7 +250,7 @@ def inspect(path: str) -> None:
 
 
 @cli.command(short_help="Write synthetic data and their truth.")
-@click.argument("out", type=click.Path())
+@click.argument("out", type=_PATH)
 @click.option("--preset", default="lao-kto-111", show_default=True, help="What to simulate.")
 @click.option("--seed", type=_COUNT, default=0, show_default=True, help="Of the random numbers.")
 @click.option("--frames", "n_frames", type=_POSITIVE, help="Number of frames.")
