@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemdisp._dpcstack import align_segments, segment_series
+from stemdisp._pixels import absurd, saturated
 from stemdisp._source import FrameSource, absolute_paths, check_square_pixels, frame_source
 from stemdisp._stores import files_of
 from stemdisp.dpc import Dpc, analyse_dpc, dpc_found, dpc_signal, is_vector
@@ -120,7 +121,7 @@ def acquire(
     """
     what = classify(signal, kind)
     if what == "image":
-        return Acquired(signal)
+        return _one_image(signal)
     if what == "dpc-segments" and signal.data.ndim == 3:
         return _one_scan(signal)
     # workers of a cluster read for themselves; values in memory would be sent to them in each pass
@@ -156,6 +157,33 @@ def acquire(
         source=replace(source, dose=dose_of(signal, len(source))),
         warnings=tuple(doubts),
     )
+
+
+def _one_image(signal: Signal2D) -> Acquired:
+    """Take what no image has for missing, and count what is missing or saturated."""
+    data = np.asarray(signal.data)
+    wrong, notes = absurd(data), []
+    if wrong.any():
+        most = float(np.max(np.abs(data[wrong].astype(float))))
+        text = (
+            f"{np.count_nonzero(wrong)} pixels have values that no image has (up to {most:.3g}) "
+            "and count as missing; the file may be damaged: copy or export it again"
+        )
+        notes.append(_note("absurd-pixels", text))
+        signal = signal._deepcopy_with_new_data(np.where(wrong, np.nan, data.astype(float)))
+        data = signal.data
+    missing = np.count_nonzero(~np.isfinite(data)) - np.count_nonzero(wrong)
+    if missing:
+        text = f"{missing} pixels hold no finite number; columns there are marked, not measured"
+        notes.append(_note("missing-pixels", text))
+    top = saturated(data, np.isfinite(data)) if np.isfinite(data).any() else None
+    if top is not None:
+        text = (
+            f"{np.count_nonzero(top)} pixels stand at the largest value, {np.max(data[top]):.5g}: "
+            "the detector was saturated there; columns there are marked, not measured"
+        )
+        notes.append(_note("saturated-pixels", text))
+    return Acquired(signal, warnings=tuple(notes))
 
 
 def _one_scan(signal: Signal2D) -> Acquired:

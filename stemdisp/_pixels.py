@@ -7,8 +7,38 @@ from scipy import ndimage
 
 # A plateau of saturation: pixels that it has at least, share of the image that it has at most.
 LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
+ABSURD = 100.0  # ranges of the image from its middle: no atom, and no cosmic ray, is so bright
+SAMPLE = 50_000  # pixels by which that range is known
 ROUNDING = 1e-7  # of the range of the image
 NOISY = 0.01  # of the range of the image: what a pixel differs by from its neighbours
+
+
+def absurd(data: np.ndarray) -> np.ndarray:
+    """Single pixels of values that no image has: a turned bit, a cosmic ray, a defect of a file.
+
+    Parameters
+    ----------
+    data : ndarray, shape (..., ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, same shape
+        Where a value is further from the median than `ABSURD` times the range in which all but
+        one of a thousand pixels lie. Nothing where so few pixels show anything that their range
+        is 0.
+    """
+    finite = np.isfinite(data)
+    nowhere = np.zeros(data.shape, dtype=bool)
+    known = data[finite]
+    if not known.size:
+        return nowhere
+    some = known[:: max(1, known.size // SAMPLE)].astype(np.float64)
+    low, middle, high = np.percentile(some, (0.05, 50, 99.95))
+    width = ABSURD * (high - low)
+    if not 0 < width < max(float(known.max()) - middle, middle - float(known.min())):
+        return nowhere
+    with np.errstate(invalid="ignore"):
+        return finite & (np.abs(data.astype(np.float64) - middle) > width)
 
 
 def featureless(data: np.ndarray) -> np.ndarray:

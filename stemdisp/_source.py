@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from stemdisp._pixels import absurd
+
 _MIN_SIDE = 32
 
 Reader = Callable[[], np.ndarray]
@@ -78,7 +80,7 @@ class Frame:
     def __call__(self) -> np.ndarray:
         """Read the frame."""
         frame = np.array(self.read(), dtype=float)
-        frame[~np.isfinite(frame)] = np.nan
+        frame[~np.isfinite(frame) | absurd(frame)] = np.nan
         return np.rot90(frame, self.turns, axes=(-2, -1)) if self.turns else frame
 
 

@@ -143,10 +143,12 @@ def run(
     from stemdisp._patterns import is_pattern
 
     settings = _settings(config, inputs, corrections)
+    if output == "":
+        raise ConfigError("--output is empty; name a directory, or leave it out")
     target = Path(output) if output else Path("results", Path(config).stem)
     from stemdisp._spread import open_cluster
 
-    with open_cluster(scheduler) as executor:
+    with _named(config), open_cluster(scheduler) as executor:
         if any(map(is_pattern, settings.input.path)):
             _analyse_fields(settings, target, quiet=quiet, executor=executor)
             return
@@ -161,6 +163,17 @@ def _settings(config: str, inputs: tuple[str, ...], corrections: str | None) -> 
     from stemdisp.config import load_config, with_input
 
     return with_input(load_config(config), inputs or None, corrections=corrections)
+
+
+@contextlib.contextmanager
+def _named(config: str) -> Iterator[None]:
+    """Name the configuration in what is said of one of its tables after it was read."""
+    try:
+        yield
+    except ConfigError as err:
+        if str(err).startswith("["):
+            raise ConfigError(f"{config}: {err}") from err
+        raise
 
 
 def _analyse(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> str:
@@ -232,7 +245,8 @@ def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
 
     editor.check_window()
     start = str(path) if path.exists() else None
-    result = pipeline.run(settings, corrections=start, progress=True)
+    with _named(config):
+        result = pipeline.run(settings, corrections=start, progress=True)
     window = editor.edit(result, path=path)
     click.echo(window.corrections.describe())
     if window.corrections != window.saved:
@@ -357,7 +371,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         click.echo(err.ctx.get_help() if err.ctx else err.format_message())
         sys.exit(2)
     except click.ClickException as err:
-        _fail(err.format_message(), 2, debug=debug)
+        _fail(_with_help(err), 2, debug=debug)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped; nothing was changed", 130, debug=debug)
     except Exception as err:  # noqa: BLE001 - the last resort turns a defect into one line
@@ -365,6 +379,14 @@ def main(args: list[str] | None = None) -> NoReturn:
         hint = "; run again with --debug and report it" if status == 1 else ""
         _fail(what + hint, status, debug=debug)
     sys.exit(0)
+
+
+def _with_help(error: click.ClickException) -> str:
+    """Give the message, and where to look where it has no remedy itself."""
+    text = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None and "?" not in text:
+        return f"{text.rstrip('.')}; see {error.ctx.command_path} --help"
+    return text
 
 
 @contextlib.contextmanager

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+
+_REMEDIES = {
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs, or raise the limit of open files",
+    errno.ENOMEM: "close other programs, or crop the data",
+    errno.EIO: "check the disk, or copy the files to another one",
+    errno.EROFS: "name another place",
+}
+
 
 class StemdispError(Exception):
     """Base of all errors that are meant for the user: one line, what, where and what to do."""
@@ -39,7 +53,8 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, StemdispError):
         text, status = str(error), error.exit_status
     elif isinstance(error, OSError):
-        text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 3
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        text, status = f"{what}; {_REMEDIES.get(error.errno, 'check the path')}", 3
     else:
         text, status = f"internal error: {type(error).__name__}: {error}", 1
     return " ".join(text.split()), status

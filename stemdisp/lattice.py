@@ -209,7 +209,8 @@ def flatten(data: np.ndarray) -> np.ndarray:
     good = ~featureless(data)
     if not good.any():
         raise DataError(
-            "the image is of one value nearly everywhere; there is nothing to analyse. Check the file"
+            "the image is of one value nearly everywhere; there is nothing to analyse. Check "
+            "the file"
         )
     filled = np.where(good, data, np.median(data[good]))
     # counts of 10^9 leave no digits for the lattice in single precision

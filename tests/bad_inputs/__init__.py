@@ -25,7 +25,8 @@ class Call:
     config: str | Path = ""  # text of a configuration, or the path of one that the case made
     options: tuple[str, ...] = ()
     output: str | Path | None = None  # folder/out, which holds old results
-    work_in: Path | None = None  # the folder of the case
+    work_in: Path | None = None  # the folder of the case, where none is named
+    names: tuple[str | Path, ...] = ()  # further files, one of which a refusal may name
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Around:
     disk: str = ""  # "full" or "read-only": old results on a small disk of its own
     largest_file: int | None = None  # bytes that a file may have
     fail_write: int | None = None  # the number of the write that finds the disk full
+    nowhere: bool = False  # the working directory has been removed
     hold_lock: bool = False  # another run is writing to the output
 
 

@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 import tifffile
 from _written_files import write_mrc
+from conftest import SHARED
+
 from bad_inputs import Around, Call, case
 from bad_inputs.formats import FORMATS, main_file, noise, write, write_hspy
 from bad_inputs.warm import crystal
-from conftest import SHARED
 
 AGAIN = r"copy (it|or export it) again|copy or export|export it again"
 OTHER = r"(save|export|open|name|give|copy|convert)\b"
@@ -26,7 +27,7 @@ BROKEN = r"truncated|damaged|shorter|cut short|incomplete|makes no sense|is empt
 REAL = SHARED / "data" / "real"
 
 
-# ---- controls: good files --------------------------------------------------------------------
+# ---- controls: good files --------------------------------------------------------------
 
 
 def _good(kind: str) -> None:
@@ -42,7 +43,7 @@ for _kind in FORMATS:
     _good(_kind)
 
 
-# ---- cut short -------------------------------------------------------------------------------
+# ---- cut short -------------------------------------------------------------------------
 
 
 def _cut(kind: str, share: float) -> None:
@@ -78,7 +79,7 @@ for _name in ("BTO_crystal_1.dm4", "Acquisition_18.emd", "iDPC9.tif"):
         _real(_name, _share)
 
 
-# ---- empty, or something else under the name of an image ---------------------------------------
+# ---- empty, or something else under the name of an image -------------------------------
 
 
 def _not_an_image(kind: str, what: str, content: bytes) -> None:
@@ -118,7 +119,7 @@ _wrong_suffix("hspy", "tif")
 _wrong_suffix("tif", "dm4")
 
 
-# ---- what is no file ---------------------------------------------------------------------------
+# ---- what is no file -------------------------------------------------------------------
 
 
 @case("file: missing", 3, "no such file", "check the path", inspect=3)
@@ -197,7 +198,7 @@ def _(folder: Path) -> Call:
     return Call((folder / ("a" * 300 + ".tif"),))
 
 
-# ---- files that claim, hide or contain too much ------------------------------------------------
+# ---- files that claim, hide or contain too much ----------------------------------------
 
 
 def _without_data(folder: Path, **data: Any) -> Path:
@@ -416,7 +417,7 @@ def _(folder: Path) -> Call:
     return Call((folder / "image.emi",))
 
 
-# ---- names -------------------------------------------------------------------------------------
+# ---- names -----------------------------------------------------------------------------
 
 _NAMES = {
     "spaces": "my best image (1).hspy",

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from bad_inputs import Call, Case
 from bad_inputs.server import Server, snapshot
-
 from stemdisp._publish import publish
 
 SECONDS = 10.0  # of a processor
-PATIENCE_S = 90.0  # of the clock: the machine may be busy
+PATIENCE_S = 60.0  # of the clock: the machine may be busy
 SPARE_BYTES = 500e6
 SHARE = 1.5  # of the bytes that a file declares
 LONGEST = 700  # characters of a message, without paths
@@ -98,8 +97,8 @@ def _run_in(case: Case, folder: Path, base: Path, server: Server) -> list[End]:
         assert 0 in case.status, f"ended with 0, not {set(case.status)}:\n{end.stdout}"
         _judge_done(case, end, Path(call.work_in or folder, output))
     else:
-        text = [str(config), *map(str, call.inputs), *call.options, str(output)]
-        _judge_refusal(case, end, text)
+        text = [str(config), *map(str, (*call.inputs, *call.names)), *call.options, str(output)]
+        _judge_refusal(case, end, text, folder)
         changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
         stray = {k for k in changed if not re.fullmatch(r"(.*/)?\.[^/]*\.lock", k)}
         assert not stray, f"changed or left behind: {sorted(stray)[:5]}"
@@ -133,7 +132,6 @@ def _command(
         "arguments": arguments,
         "work_in": str(call.work_in or folder),
         "output": output,
-        "watch": bool(around.disk),
         "old": str(_old_results(base)),
         "stdout": str(out),
         "stderr": str(err),
@@ -141,6 +139,7 @@ def _command(
         "bytes": allowed + 1e9,
         "tables_only": not case.slow,
         "unprivileged": around.unprivileged,
+        "nowhere": around.nowhere,
         "disk": around.disk,
         "largest_file": around.largest_file,
         "fail_write": around.fail_write,
@@ -187,10 +186,10 @@ def _judge_line(end: End) -> None:
     ), repr(end.stderr)
 
 
-def _judge_refusal(case: Case, end: End, names: list[str]) -> None:
+def _judge_refusal(case: Case, end: End, names: list[str], folder: Path) -> None:
     assert end.status in case.status, f"status {end.status}, not {set(case.status)}: {end.stderr}"
     _judge_line(end)
-    line = end.stderr.rstrip("\n")
+    line = end.stderr.rstrip("\n").replace(f"{folder}/", "")
     assert re.search(case.cause, line), f"gives no cause ({case.cause!r}): {line}"
     assert re.search(case.remedy, line), f"gives no remedy ({case.remedy!r}): {line}"
     if case.names_file:

@@ -47,7 +47,7 @@ MODULES = (
 )
 _NEW_NAMESPACE = 0x00020000
 _READ_ONLY, _REMOUNT, _PRIVATE = 1, 32, 0x44000  # the last: and everything below
-DISK_BYTES = 96 * 1024
+DISK_BYTES = 48 * 1024
 
 
 def snapshot(folder: str | Path) -> dict[str, str]:
@@ -169,34 +169,42 @@ def _child(job: dict) -> None:
     status: object = 70
     try:
         os.chdir(job["work_in"])
-        if job.get("disk"):
+        if job["disk"]:
             _own_disk(job)
-        watched = Path(job["output"]) if job.get("watch") else None
-        before = snapshot(watched) if watched else {}
-        if job.get("largest_file"):
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"],) * 2)
-        if job.get("fail_write"):
-            _fail_writes(job["fail_write"])
-        if job.get("tables_only"):
-            _leave_figures_out()
-        if job.get("unprivileged") and os.geteuid() == 0:
-            _drop_privileges()
+        before = snapshot(job["output"]) if job["disk"] else {}
+        _surround(job)
         from stemdisp.cli import main
 
         try:
             main(job["arguments"])
         except SystemExit as end:
             status = end.code
-        if watched and snapshot(watched) != before:
+        if job["disk"] and snapshot(job["output"]) != before:
             status = 71
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - is reported by the status
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 72)
+
+
+def _surround(job: dict) -> None:
+    """Put limits around this process."""
+    if job["nowhere"]:
+        os.mkdir("nowhere")
+        os.chdir("nowhere")
+        os.rmdir("../nowhere")
+    if job["largest_file"]:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"],) * 2)
+    if job["fail_write"]:
+        _fail_writes(job["fail_write"])
+    if job["tables_only"]:
+        _leave_figures_out()
+    if job["unprivileged"] and os.geteuid() == 0:
+        _drop_privileges()
 
 
 def _leave_figures_out() -> None:
