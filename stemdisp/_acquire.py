@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemdisp._dpcstack import align_segments, segment_series
-from stemdisp._pixels import impossible
+from stemdisp._pixel_notes import absurd_note, pixel_notes
+from stemdisp._pixels import absurd
 from stemdisp._source import FrameSource, absolute_paths, check_square_pixels, frame_source
 from stemdisp._stores import files_of
 from stemdisp.dpc import Dpc, analyse_dpc, dpc_found, dpc_signal, is_vector
@@ -121,7 +122,7 @@ def acquire(
     """
     what = classify(signal, kind)
     if what == "image":
-        return _single(signal)
+        return _one_image(signal)
     if what == "dpc-segments" and signal.data.ndim == 3:
         return _one_scan(signal)
     # workers of a cluster read for themselves; values in memory would be sent to them in each pass
@@ -146,7 +147,7 @@ def acquire(
     except ValueError as error:
         raise DataError(str(error)) from error
     image = as_signal(signal, found.image, found.origin_px)
-    doubts = _doubts(found)
+    doubts = _doubts(found) + pixel_notes(np.asarray(image.data))
     if result is not None:
         image.metadata.set_item("stemdisp.dpc", dpc_found(result))
         doubts += _dpc_doubts(result)
@@ -159,21 +160,15 @@ def acquire(
     )
 
 
-def _single(signal: Signal2D) -> Acquired:
-    """Take an image as it is, but for values that nothing can have."""
-    values = np.asarray(signal.data)
-    wrong = impossible(values)
-    n_wrong = np.count_nonzero(wrong)
-    if not n_wrong:
-        return Acquired(signal)
-    image = signal.deepcopy()
-    image.data = np.where(wrong, np.nan, values)
-    text = (
-        f"{n_wrong} pixels have values far beyond those of all others, up to "
-        f"{np.abs(values[wrong]).max():.3g}, and were left out: the file may be damaged; copy or "
-        "export it again"
-    )
-    return Acquired(image, warnings=(_note("pixels-impossible", text),))
+def _one_image(signal: Signal2D) -> Acquired:
+    """Take what no image has for missing, and count what is missing or saturated."""
+    data = np.asarray(signal.data)
+    wrong, notes = absurd(data), []
+    if wrong.any():
+        notes.append(absurd_note(data[wrong]))
+        signal = signal._deepcopy_with_new_data(np.where(wrong, np.nan, data.astype(float)))
+    notes += pixel_notes(np.asarray(signal.data), left_out=np.count_nonzero(wrong))
+    return Acquired(signal, warnings=tuple(notes))
 
 
 def _one_scan(signal: Signal2D) -> Acquired:

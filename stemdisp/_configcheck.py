@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stemdisp._patterns import anchored, is_pattern
+from stemdisp._texts import read_small
 from stemdisp.errors import ConfigError
 
 Indices = tuple[int, int, int]
@@ -165,12 +166,13 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         If it cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as err:
-        raise ConfigError(f"{path}: no such {what}; check the path") from err
-    except OSError as err:
-        raise ConfigError(f"{path}: cannot be read ({err.strerror})") from err
+        return tomllib.loads(read_small(path, what).decode("utf-8-sig"))
     except UnicodeDecodeError as err:
         raise ConfigError(f"{path}: is not text in UTF-8; give a TOML file") from err
     except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"{path}: is not valid TOML: {err}") from err
+        reason = " ".join(str(err).split())[:160]
+        raise ConfigError(f"{path}: is not valid TOML; correct it: {reason}") from err
+    except RecursionError as err:
+        raise ConfigError(f"{path}: is nested too deeply; write it without so many [") from err
+    except ValueError as err:
+        raise ConfigError(f"{path}: {err}") from err

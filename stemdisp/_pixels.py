@@ -7,9 +7,38 @@ from scipy import ndimage
 
 # A plateau of saturation: pixels that it has at least, share of the image that it has at most.
 LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
+ABSURD = 100.0  # ranges of the image from its middle: no atom, and no cosmic ray, is so bright
+SAMPLE = 50_000  # pixels by which that range is known
 ROUNDING = 1e-7  # of the range of the image
-FAR = 1000.0  # in units of the range of nearly all pixels: no detector reaches so far beyond
 NOISY = 0.01  # of the range of the image: what a pixel differs by from its neighbours
+
+
+def absurd(data: np.ndarray) -> np.ndarray:
+    """Single pixels of values that no image has: a turned bit, a cosmic ray, a defect of a file.
+
+    Parameters
+    ----------
+    data : ndarray, shape (..., ny, nx)
+
+    Returns
+    -------
+    ndarray of bool, same shape
+        Where a value is further from the median than `ABSURD` times the range in which all but
+        one of a thousand pixels lie. Nothing where so few pixels show anything that their range
+        is 0.
+    """
+    finite = np.isfinite(data)
+    nowhere = np.zeros(data.shape, dtype=bool)
+    known = data[finite]
+    if not known.size:
+        return nowhere
+    some = known[:: max(1, known.size // SAMPLE)].astype(np.float64)
+    low, middle, high = np.percentile(some, (0.05, 50, 99.95))
+    width = ABSURD * (high - low)
+    if not 0 < width < max(float(known.max()) - middle, middle - float(known.min())):
+        return nowhere
+    with np.errstate(invalid="ignore"):
+        return finite & (np.abs(data.astype(np.float64) - middle) > width)
 
 
 def featureless(data: np.ndarray) -> np.ndarray:
@@ -26,29 +55,6 @@ def featureless(data: np.ndarray) -> np.ndarray:
     missing = ~np.isfinite(data)
     flat = _plateaus(data, missing)
     return missing | _grown(flat) if flat.any() else missing
-
-
-def impossible(data: np.ndarray) -> np.ndarray:
-    """Pixels so far from all others that they are no measurement but damage, as by flipped bits.
-
-    Parameters
-    ----------
-    data : ndarray, shape (ny, nx)
-
-    Returns
-    -------
-    ndarray of bool, shape (ny, nx)
-        Without pixels that are missing anyway.
-    """
-    some = data[:: max(1, data.shape[0] // 128), :: max(1, data.shape[1] // 128)].astype(float)
-    some = some[np.isfinite(some)]
-    if not some.size:
-        return np.zeros(data.shape, dtype=bool)
-    low, middle, high = np.percentile(some, (1, 50, 99))
-    if not high > low:
-        return np.zeros(data.shape, dtype=bool)
-    reach = FAR * (high - low)
-    return np.isfinite(data) & ((data < middle - reach) | (data > middle + reach))
 
 
 def unmeasured(data: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stemdisp._texts import read_small
+
 if TYPE_CHECKING:
     import gemmi
 
@@ -90,7 +92,7 @@ def load_structure(structure: str | os.PathLike[str]) -> Structure:
     if name in _PEROVSKITES:
         return _perovskite(name)
     path = Path(name)
-    if name and path.exists():
+    if name and os.path.lexists(path):
         return _read_cif(path)
     folded = {preset.casefold(): preset for preset in PRESETS}
     nearest = difflib.get_close_matches(path.stem.casefold(), folded, n=1, cutoff=0.0)
@@ -139,9 +141,18 @@ def _read_cif(path: Path) -> Structure:
     import gemmi
 
     try:
-        document = gemmi.cif.read_string(path.read_bytes().decode("utf-8", errors="replace"))
-        crystals = [gemmi.make_small_structure_from_block(block) for block in document]
-    except (OSError, ValueError, RuntimeError) as error:
+        content = read_small(path)
+    except ValueError as error:
+        raise ValueError(f"structure {str(path)!r} {error}") from error
+    try:
+        document = gemmi.cif.read_string(content.decode("utf-8", errors="replace"))
+        crystals = [
+            gemmi.make_small_structure_from_block(block)
+            for block in document
+            # without one of them its coordinate would be 0 everywhere
+            if all(len(block.find_values(f"_atom_site_fract_{axis}")) for axis in "xyz")
+        ]
+    except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"structure {str(path)!r} cannot be read as CIF ({error}). "
             "Check that it is a text file in CIF format, or give a preset."
@@ -193,7 +204,9 @@ def _checked_sites(
         if atom.occ > 0:
             sites.append((atom.element.name, float(atom.occ), place))
     if not sites:
-        raise ValueError(f"structure {str(path)!r}: no atoms are left, all occupancies are 0")
+        raise ValueError(
+            f"structure {str(path)!r}: no atoms are left, all occupancies are 0. Correct the file."
+        )
     return sites
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from stemdisp import _stopping
-from stemdisp.errors import ConfigError
+from stemdisp.errors import ConfigError, DataError
 
 MARKER = ".stemdisp"
 BATCH_TABLES = ("fields.csv", "planes.csv")  # what a batch writes beside its fields' directories
 
 _NOT_OURS_TO_MIND = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave these
+# A full disk or quota, one that takes no file so large, or that may not be written any more.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -50,16 +53,21 @@ def publish(out: str | os.PathLike[str], *, use_exchange: bool = True) -> Iterat
     ------
     ConfigError
         If `out` cannot be written, another run is writing it, or it holds foreign files.
+    DataError
+        If the disk is full, or takes no such files.
     """
     target = _target(out)
     with _locked(target):
-        _recover(target)
-        _check_ours(target)
-        new = target.with_name(f".{target.name}.new-{uuid.uuid4().hex}")
+        with _prepared(target):
+            _recover(target)
+            _check_ours(target)
+            new = target.with_name(f".{target.name}.new-{uuid.uuid4().hex}")
         try:
-            new.mkdir()
-            yield new
-            _seal(new)
+            with _prepared(target):
+                new.mkdir()
+            with _room(target, new):
+                yield new
+                _seal(new)
             with _stopping.held():
                 _check_ours(target)
                 _put_in_place(new, target, use_exchange=use_exchange)
@@ -100,7 +108,7 @@ def hold(out: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             target.mkdir(exist_ok=True)
         except OSError as err:
-            raise ConfigError(f"output {str(target)!r} cannot be made ({err.strerror})") from err
+            raise _not_writable(target, err) from err
         _drop_half_files(target)
         ours = _ours(target)
         if ours - set(BATCH_TABLES):
@@ -114,6 +122,37 @@ def hold(out: str | os.PathLike[str]) -> Iterator[Path]:
         _stopping.leave("what is finished stays, and the same command goes on from there")
         write_then_rename(target / MARKER, lambda path: Path(path).write_text(lines, "utf-8"))
         yield target
+
+
+@contextlib.contextmanager
+def _prepared(target: Path) -> Iterator[None]:
+    """Say what keeps a directory from being written, before anything is computed."""
+    try:
+        yield
+    except OSError as err:
+        raise _not_writable(target, err) from err
+
+
+@contextlib.contextmanager
+def _room(target: Path, new: Path) -> Iterator[None]:
+    """Say that a disk is full, and where; the unfinished directory has a name of no interest."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in _NO_ROOM:
+            raise
+        name = os.fspath(err.filename or "").removeprefix(f"{new}{os.sep}")
+        what = f"{name}: {err.strerror}" if name else err.strerror
+        raise DataError(
+            f"output {str(target)!r} cannot be written ({what}); free some space, or name another "
+            "directory. What was there is as it was"
+        ) from err
+
+
+def _not_writable(target: str | os.PathLike[str], err: OSError) -> ConfigError:
+    return ConfigError(
+        f"output {os.fspath(target)!r} cannot be written ({err.strerror}); name another directory"
+    )
 
 
 def _drop_half_files(folder: Path) -> None:
@@ -176,15 +215,20 @@ def write_then_rename(target: Path, write: Callable[[str], Any]) -> None:
 
 def _target(out: str | os.PathLike[str]) -> Path:
     """Follow links and make the parent directory."""
-    target = Path(os.path.realpath(out))
-    if target == target.parent:
-        raise ConfigError(f"output {os.fspath(out)!r} is the root directory; name another one")
-    if target.exists() and not target.is_dir():
-        raise ConfigError(f"output {os.fspath(out)!r} is a file; name a directory")
+    name = os.fspath(out)
     try:
+        target = Path(os.path.realpath(out))
+        if target == target.parent:
+            raise ConfigError(f"output {name!r} is the root directory; name another one")
+        if target.is_symlink():  # links were followed, so this one leads back to itself
+            raise ConfigError(f"output {name!r} is a link to itself; name a directory")
+        if target.exists() and not target.is_dir():
+            raise ConfigError(f"output {name!r} is a file; name a directory")
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise ConfigError(f"output {os.fspath(out)!r} cannot be made ({err.strerror})") from err
+        raise ConfigError(
+            f"output {name!r} cannot be made ({err.strerror}); name another directory"
+        ) from err
     return target
 
 
@@ -199,9 +243,7 @@ def _locked(target: Path) -> Iterator[None]:
     try:
         stream = open(target.with_name(f".{target.name}.lock"), "a+")
     except OSError as err:
-        raise ConfigError(
-            f"output {str(target)!r} cannot be written ({err.strerror}); name another directory"
-        ) from err
+        raise _not_writable(target, err) from err
     with stream:
         try:
             _lock(stream.fileno())

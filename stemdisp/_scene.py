@@ -11,7 +11,13 @@ import pandas as pd
 from stemdisp._correct import Expected, blanked, correct_columns
 from stemdisp._start import REMOVED, UNMEASURED
 from stemdisp.calibrate import choose_pixel_size, refit_lattice
-from stemdisp.check import check_assignment, interface_doubts, interface_notes, lattice_notes
+from stemdisp.check import (
+    check_assignment,
+    grain_notes,
+    interface_doubts,
+    interface_notes,
+    lattice_notes,
+)
 from stemdisp.config import Config
 from stemdisp.corrections import Corrections
 from stemdisp.crystal import Projection
@@ -91,6 +97,7 @@ def fit_crystal(
         scene, lattice=refit_lattice(scene.lattice, columns, species=marker)
     ).calibrated()
     warnings += notes + _second_look(bright, scene)
+    warnings += grain_notes(scene.lattice, columns, species=marker, size_A=scene.size)
     film = seeds[:0]
     if interface is not None:
         film = find_film(columns.attrs["fit"].residual, scene.lattice, interface, scale)

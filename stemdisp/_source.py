@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stemdisp._pixels import impossible
+from stemdisp._pixels import absurd
 
 _MIN_SIDE = 32
 
@@ -80,8 +80,7 @@ class Frame:
     def __call__(self) -> np.ndarray:
         """Read the frame."""
         frame = np.array(self.read(), dtype=float)
-        for image in frame.reshape(-1, *frame.shape[-2:]):
-            image[~np.isfinite(image) | impossible(image)] = np.nan
+        frame[~np.isfinite(frame) | absurd(frame)] = np.nan
         return np.rot90(frame, self.turns, axes=(-2, -1)) if self.turns else frame
 
 

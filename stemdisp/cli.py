@@ -68,6 +68,7 @@ def _repeat_input(args: list[str]) -> list[str]:
 _NO_READER = 141  # as of a program that ends by SIGPIPE
 _COUNT = click.IntRange(min=0)
 _POSITIVE = click.IntRange(min=1)
+_PATH = click.Path(readable=False)  # whether it can be read is said later, with the right status
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
 # main() reads it from the arguments, because errors are handled there.
@@ -97,7 +98,7 @@ def cli() -> None:
 
 
 @cli.command(cls=_RunCommand)
-@click.argument("config", type=click.Path())
+@click.argument("config", type=_PATH)
 @click.option(
     "--input",
     "inputs",
@@ -141,10 +142,12 @@ def run(
     from stemdisp._patterns import is_pattern
 
     settings = _settings(config, inputs, corrections)
+    if output == "":
+        raise ConfigError("--output is empty; name a directory, or leave it out")
     target = Path(output) if output else Path("results", Path(config).stem)
     from stemdisp._spread import open_cluster
 
-    with open_cluster(scheduler) as executor:
+    with _named(config), open_cluster(scheduler) as executor:
         if any(map(is_pattern, settings.input.path)):
             _analyse_fields(settings, target, quiet=quiet, executor=executor)
             return
@@ -168,6 +171,17 @@ def _prepare() -> None:
     from stemdisp._home import usable_home
 
     click.get_current_context().with_resource(usable_home())
+
+
+@contextlib.contextmanager
+def _named(config: str) -> Iterator[None]:
+    """Name the configuration in what is said of one of its tables after it was read."""
+    try:
+        yield
+    except ConfigError as err:
+        if str(err).startswith("["):
+            raise ConfigError(f"{config}: {err}") from err
+        raise
 
 
 def _analyse(settings: Any, target: Path, *, quiet: bool, executor: Any = None) -> str:
@@ -211,7 +225,7 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
 
 
 @cli.command(cls=_PathsCommand)
-@click.argument("config", type=click.Path())
+@click.argument("config", type=_PATH)
 @click.option(
     "--input", "inputs", multiple=True, metavar="PATH ...", help="Data files, as with run."
 )
@@ -236,7 +250,8 @@ def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
 
     editor.check_window()
     start = str(path) if path.exists() else None
-    result = pipeline.run(settings, corrections=start, progress=True)
+    with _named(config):
+        result = pipeline.run(settings, corrections=start, progress=True)
     window = editor.edit(result, path=path)
     click.echo(window.corrections.describe())
     if window.corrections != window.saved:
@@ -244,7 +259,7 @@ def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
 
 
 @cli.command(short_help="Say what a file holds and what a run would need to be told.")
-@click.argument("path", type=click.Path())
+@click.argument("path", type=_PATH)
 @_debug
 def inspect(path: str) -> None:
     """Say what the file PATH holds and what a run would need to be told."""
@@ -255,7 +270,7 @@ def inspect(path: str) -> None:
 
 
 @cli.command(short_help="Write synthetic data and their truth.")
-@click.argument("out", type=click.Path())
+@click.argument("out", type=_PATH)
 @click.option("--preset", default="lao-kto-111", show_default=True, help="What to simulate.")
 @click.option("--seed", type=_COUNT, default=0, show_default=True, help="Of the random numbers.")
 @click.option("--frames", "n_frames", type=_POSITIVE, help="Number of frames.")
@@ -362,7 +377,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         click.echo(err.ctx.get_help() if err.ctx else err.format_message())
         sys.exit(2)
     except click.ClickException as err:
-        _fail(err.format_message(), 2, debug=debug)
+        _fail(_with_help(err), 2, debug=debug)
     except SystemExit:
         # click ends so where nobody reads on (| head); no defect, as its status would say
         if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
@@ -377,6 +392,14 @@ def main(args: list[str] | None = None) -> NoReturn:
         hint = "; run again with --debug and report it" if status == 1 else ""
         _fail(what + hint, status, debug=debug)
     sys.exit(0)
+
+
+def _with_help(error: click.ClickException) -> str:
+    """Give the message, and where to look where it has no remedy itself."""
+    text = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None and "?" not in text:
+        return f"{text.rstrip('.')}; see {error.ctx.command_path} --help"
+    return text
 
 
 @contextlib.contextmanager

@@ -49,7 +49,8 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             "frames of one series, or the segments of a detector. A pattern with * ? or [ makes "
             "every file that it matches a field of its own. A relative path starts at the "
             "working directory; where nothing is there, at the configuration file's folder, then "
-            "at that folder's parent. FILE::NAME picks one of several signals in a file.",
+            "at that folder's parent. FILE::NAME picks one of several signals in a file. [] "
+            "leaves it to --input.",
         ),
     ] = ("sample_data/lao_kto_111.hspy",)
     kind: Annotated[
@@ -81,7 +82,7 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     def __post_init__(self) -> None:
         """Check the values; accept a single path."""
         paths = (self.path,) if isinstance(self.path, str) else tuple(self.path)
-        if not paths or not all(p.strip() for p in paths):
+        if not all(p.strip() for p in paths):
             raise ValueError(f"path = {list(paths)!r} names no file; give at least one")
         msgspec.structs.force_setattr(self, "path", paths)
         if not self.corrections.strip():
@@ -376,6 +377,11 @@ def load_config(path: str | Path) -> Config:
     """
     path = Path(path)
     tables = read_toml(path, "configuration file")
+    if tables.keys() & {"correction", "format"}:
+        raise ConfigError(
+            f"{path}: is a file of corrections, not a configuration; name a configuration, and "
+            "give this file with --corrections"
+        )
     try:
         config = config_from_dict(tables)
     except ConfigError as err:
@@ -417,7 +423,14 @@ def with_input(
     -------
     Config
         A new configuration.
+
+    Raises
+    ------
+    ConfigError
+        A path is empty.
     """
+    if paths is not None and not all(path.strip() for path in paths):
+        raise ConfigError("--input holds an empty name; give the path of a file")
     given = {"path": paths, "corrections": corrections}
     changed = {key: value for key, value in given.items() if value is not None}
     source = msgspec.structs.replace(config.input, **changed)

@@ -329,6 +329,12 @@ def load_corrections(path: str | os.PathLike[str]) -> Corrections:
 
 def _from_tables(tables: Mapping[str, Any]) -> Corrections:
     """Check what a file holds."""
+    tables_of_configuration = {"input", "crystal", "specimen", "interface", "refine", "analysis"}
+    if tables.keys() & tables_of_configuration:
+        raise ValueError(
+            "is a configuration, not a file of corrections; give it as CONFIG, and as corrections "
+            "the file that stemdisp edit saved"
+        )
     _refuse_unknown("the file", tables, ("format", "image", "correction"))
     if tables.get("format") != FORMAT:
         raise ValueError(

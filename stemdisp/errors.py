@@ -5,6 +5,15 @@ from __future__ import annotations
 import errno
 
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+_REMEDIES = {
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs, or raise the limit of open files",
+    errno.ENOMEM: "close other programs, or crop the data",
+    errno.EIO: "check the disk, or copy the files to another one",
+    errno.EROFS: "name another place",
+}
 
 
 class StemdispError(Exception):
@@ -46,7 +55,8 @@ def explain(error: Exception) -> tuple[str, int]:
         where = f" ({error.filename})" if getattr(error, "filename", None) else ""
         text, status = f"the disk is full{where}; make room, or write elsewhere, and run again", 3
     elif isinstance(error, OSError):
-        text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 3
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        text, status = f"{what}; {_REMEDIES.get(error.errno, 'check the path')}", 3
     else:
         text, status = f"internal error: {type(error).__name__}: {error}", 1
     return " ".join(text.split()), status

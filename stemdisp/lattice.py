@@ -203,10 +203,15 @@ def flatten(data: np.ndarray) -> np.ndarray:
     """Fill NaN, remove slow background, clip outliers; unit spread, float32."""
     good = np.isfinite(data)
     if not good.any() or np.ptp(data[good]) == 0:
-        raise DataError("the image is empty or constant; there is nothing to analyse")
+        raise DataError(
+            "the image is empty or constant; there is nothing to analyse. Check the file"
+        )
     good = ~featureless(data)
     if not good.any():
-        raise DataError("the image is of one value nearly everywhere; there is nothing to analyse")
+        raise DataError(
+            "the image is of one value nearly everywhere; there is nothing to analyse. Check "
+            "the file"
+        )
     filled = np.where(good, data, np.median(data[good]))
     # counts of 10^9 leave no digits for the lattice in single precision
     flat = (filled - filled.mean()).astype(np.float32)
@@ -216,7 +221,7 @@ def flatten(data: np.ndarray) -> np.ndarray:
     flat = np.clip(flat, low, high)
     spread = float(flat.std(dtype=np.float64))
     if spread == 0:
-        raise DataError("the image is constant; there is nothing to analyse")
+        raise DataError("the image is constant; there is nothing to analyse. Check the file")
     return np.where(good, flat / np.float32(spread), np.float32(0.0))
 
 

@@ -18,7 +18,7 @@ from stemdisp import statistics, tables
 from stemdisp._acquire import Acquired, acquire, open_input
 from stemdisp._correct import check_data, image_notes
 from stemdisp._gate import start as start_reading
-from stemdisp._pixel_notes import pixel_notes
+from stemdisp._pixel_notes import file_notes
 from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config, with_input
@@ -37,7 +37,7 @@ from stemdisp.planes import average_occupancy, average_planes, plane_correlation
 from stemdisp.polarisation import charges_of, polarisation
 from stemdisp.response import OccupancyCurve, choose_curve, is_calibrated
 from stemdisp.result import Result
-from stemdisp.sublattice import measure_displacements
+from stemdisp.sublattice import cage_shells, measure_displacements
 from stemdisp.vacancies import flag_vacancies
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ def run(
 
     signal = config if hasattr(config, "axes_manager") else None
     chosen = _as_config(settings if signal is not None else config)
+    if signal is None and not chosen.input.path:
+        raise ConfigError(
+            "[input] path names no file; give the data with --input (make pipeline: INPUT=...)"
+        )
     chosen, by_hand = _corrections(chosen, corrections)
     check_data(by_hand, chosen.input.path if signal is None else ())
     clock = Clock()
@@ -245,16 +249,26 @@ def _run(
 
 def _notes(seen: Acquired, source: Signal2D) -> list[dict[str, str]]:
     """Say what is doubtful before anything is measured."""
-    return [*seen.warnings, *pixel_notes(seen.image, source)]
+    return [*seen.warnings, *file_notes(source)]
 
 
 def _project(config: Config) -> Projection:
+    """Project the crystal, and check that the columns which the run asks for are in it."""
+    crystal = config.crystal
     try:
-        return project(
-            config.crystal.structure, config.crystal.zone_axis, displaced=config.crystal.displaced
-        )
+        found = project(crystal.structure, crystal.zone_axis, displaced=crystal.displaced)
+        cage_shells(found, crystal.displaced, tuple(crystal.cage.split("/")))
     except ValueError as error:
         raise ConfigError(f"[crystal] {error}") from error
+    elements = {element for site in found.sites for element in site.elements}
+    given = {} if isinstance(crystal.born_charges, str) else crystal.born_charges
+    for species in given:
+        if species not in elements:
+            raise ConfigError(
+                f"[crystal] born_charges: {found.name} has no {species!r}; it has "
+                f"{', '.join(sorted(elements))}"
+            )
+    return found
 
 
 def _curve(config: Config) -> OccupancyCurve | None:

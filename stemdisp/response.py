@@ -8,12 +8,15 @@ mrad); the page "Systematic errors" of the documentation has them with their sca
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from stemdisp._texts import read_small
 from stemdisp.errors import ConfigError
 
 # KTaO3 along [1-10]; thickness in nm: fraction f of a small displacement of the cation alone by
@@ -291,14 +294,23 @@ def read_curve(path: str | os.PathLike[str]) -> OccupancyCurve:
     """
     where = f"[analysis] occupancy_calibration = {os.fspath(path)!r}"
     try:
-        table = pd.read_csv(path)
+        content = read_small(Path(path))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    try:
+        table = pd.read_csv(io.BytesIO(content))
         ratio, occupancy = (
             pd.to_numeric(table[name]).to_numpy(dtype=float) for name in ("ratio", "occupancy")
         )
     except KeyError as error:
-        raise ConfigError(f"{where}: the file has no column {error}") from error
-    except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise ConfigError(f"{where}: cannot be read as CSV ({error})") from error
+        raise ConfigError(
+            f"{where}: the file has no column {error}; give the columns ratio and occupancy"
+        ) from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ConfigError(
+            f"{where}: cannot be read as CSV; give the columns ratio and occupancy, numbers with "
+            f"commas between them ({str(error)[:160]})"
+        ) from error
     order = np.argsort(ratio, kind="stable")
     ratio, occupancy = ratio[order], occupancy[order]
     rising = ratio.size >= 2 and np.all(np.diff(ratio) > 0) and np.all(np.diff(occupancy) > 0)

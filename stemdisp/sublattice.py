@@ -220,7 +220,7 @@ def cage_shells(
     unknown = [s for s in (displaced, *cage) if s not in projection.species]
     if unknown:
         raise ValueError(
-            f"species {', '.join(unknown)} not in {projection.name} along "
+            f"no columns of {', '.join(unknown)} in {projection.name} along "
             f"{list(projection.zone_axis)}; it has {', '.join(projection.species)}"
         )
     centre = projection.sites_of(displaced)[0]

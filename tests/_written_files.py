@@ -103,69 +103,86 @@ def write_dm3(path, images, *, pixel_nm=(0.02, 0.03)):
     Layout by the published descriptions of the tag format: header and tag
     structure big-endian, the values in the order that the header names (here little-endian).
     """
-    image_list = [
-        _dm3_group(
-            "",
-            [
-                _dm3_group("ImageData", _dm3_image(data, pixel_nm)),
-                _dm3_group("ImageTags", [_dm3_value("Made", 3, "<i", 1)]),
-                _dm3_text("Name", name),
-            ],
-        )
-        for name, data in images.items()
-    ]
-    root = struct.pack(">BBi", 1, 0, 1) + _dm3_group("ImageList", image_list)
+    root = _dm_root(images, pixel_nm, wide=False)
     path.write_bytes(struct.pack(">iii", 3, len(root) + 4, 1) + root + bytes(8))
     return path
 
 
-def _dm3_image(data, pixel_nm):
-    size = [*reversed(data.shape)]
-    scales = [*pixel_nm, 1.0][: data.ndim]
-    units = ["nm", "nm", ""][: data.ndim]
-    axes = [
-        _dm3_group(
+def write_dm4(path, images, *, pixel_nm=(0.02, 0.03)):
+    """Write the same as DigitalMicrograph 4: counts are 64 bits wide, and every tag has a size."""
+    root = _dm_root(images, pixel_nm, wide=True)
+    path.write_bytes(struct.pack(">iqi", 4, len(root) + 4, 1) + root + bytes(8))
+    return path
+
+
+def _dm_root(images, pixel_nm, *, wide):
+    dm = _DmTags(wide=wide)
+    image_list = [
+        dm.group(
             "",
             [
-                _dm3_value("Origin", 6, "<f", 0.0),
-                _dm3_value("Scale", 6, "<f", scale),
-                _dm3_text("Units", unit),
+                dm.group("ImageData", dm.image(data, pixel_nm)),
+                dm.group("ImageTags", [dm.value("Made", 3, "<i", 1)]),
+                dm.text("Name", name),
             ],
         )
-        for scale, unit in zip(scales, units, strict=True)
+        for name, data in images.items()
     ]
-    brightness = [
-        _dm3_value("Origin", 6, "<f", 0.0),
-        _dm3_value("Scale", 6, "<f", 1.0),
-        _dm3_text("Units", ""),
-    ]
-    return [
-        _dm3_group(
-            "Calibrations", [_dm3_group("Brightness", brightness), _dm3_group("Dimension", axes)]
-        ),
-        _dm3_tag("Data", [20, 6, data.size], data.astype("<f4").tobytes()),
-        _dm3_value("DataType", 3, "<i", 2),
-        _dm3_group("Dimensions", [_dm3_value("", 5, "<I", n) for n in size]),
-        _dm3_value("PixelDepth", 3, "<i", 4),
-    ]
+    return struct.pack(">BB" + dm.count, 1, 0, 1) + dm.group("ImageList", image_list)
 
 
-def _dm3_group(name, tags):
-    head = struct.pack(">BH", 20, len(name)) + name.encode()
-    return head + struct.pack(">BBi", 1, 0, len(tags)) + b"".join(tags)
+class _DmTags:
+    """Tags of a DigitalMicrograph file, of version 4 if they are wide."""
 
+    def __init__(self, *, wide):
+        self.wide, self.count = wide, "q" if wide else "i"
 
-def _dm3_tag(name, info, value):
-    head = struct.pack(">BH", 21, len(name)) + name.encode() + b"%%%%"
-    return head + struct.pack(f">{len(info) + 1}i", len(info), *info) + value
+    def image(self, data, pixel_nm):
+        size = [*reversed(data.shape)]
+        scales = [*pixel_nm, 1.0][: data.ndim]
+        units = ["nm", "nm", ""][: data.ndim]
+        axes = [
+            self.group(
+                "",
+                [
+                    self.value("Origin", 6, "<f", 0.0),
+                    self.value("Scale", 6, "<f", scale),
+                    self.text("Units", unit),
+                ],
+            )
+            for scale, unit in zip(scales, units, strict=True)
+        ]
+        brightness = [
+            self.value("Origin", 6, "<f", 0.0),
+            self.value("Scale", 6, "<f", 1.0),
+            self.text("Units", ""),
+        ]
+        calibrations = [self.group("Brightness", brightness), self.group("Dimension", axes)]
+        return [
+            self.group("Calibrations", calibrations),
+            self.tag("Data", [20, 6, data.size], data.astype("<f4").tobytes()),
+            self.value("DataType", 3, "<i", 2),
+            self.group("Dimensions", [self.value("", 5, "<I", n) for n in size]),
+            self.value("PixelDepth", 3, "<i", 4),
+        ]
 
+    def group(self, name, tags):
+        content = struct.pack(">BB" + self.count, 1, 0, len(tags)) + b"".join(tags)
+        return self._entry(20, name, content)
 
-def _dm3_value(name, code, form, value):
-    return _dm3_tag(name, [code], struct.pack(form, value))
+    def tag(self, name, info, value):
+        head = struct.pack(f">{len(info) + 1}{self.count}", len(info), *info)
+        return self._entry(21, name, b"%%%%" + head + value)
 
+    def value(self, name, code, form, value):
+        return self.tag(name, [code], struct.pack(form, value))
 
-def _dm3_text(name, text):
-    return _dm3_tag(name, [20, 4, len(text)], text.encode("utf-16-le"))
+    def text(self, name, text):
+        return self.tag(name, [20, 4, len(text)], text.encode("utf-16-le"))
+
+    def _entry(self, kind, name, content):
+        size = struct.pack(">q", len(content)) if self.wide else b""
+        return struct.pack(">BH", kind, len(name)) + name.encode() + size + content
 
 
 def write_zspy(path, data, *, names=None, stemdisp=None, chunks=None):

@@ -115,7 +115,6 @@ def test_unknown_names_are_refused_with_the_nearest(tables, message):
 @pytest.mark.parametrize(
     ("table", "key", "value"),
     [
-        ("input", "path", []),
         ("input", "path", [""]),
         ("input", "path", 3),
         ("input", "kind", "images"),
