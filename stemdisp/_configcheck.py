@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from stemdisp._patterns import anchored, is_pattern
 from stemdisp.errors import ConfigError
 
 Indices = tuple[int, int, int]
+MAX_TEXT_BYTES = 16 * 2**20  # of a file that people write
 
 
 def toml_value(value: Any) -> str:
@@ -165,12 +167,43 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         If it cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_bytes(path, what).decode("utf-8-sig"))
     except FileNotFoundError as err:
         raise ConfigError(f"{path}: no such {what}; check the path") from err
     except OSError as err:
         raise ConfigError(f"{path}: cannot be read ({err.strerror})") from err
     except UnicodeDecodeError as err:
         raise ConfigError(f"{path}: is not text in UTF-8; give a TOML file") from err
-    except tomllib.TOMLDecodeError as err:
+    except (ValueError, RecursionError) as err:  # an endless number, brackets without end
         raise ConfigError(f"{path}: is not valid TOML: {err}") from err
+
+
+def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
+    """Read a text file that a user wrote; a data file, or a device, given by mistake is refused.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    what : str
+        What it should be, for the message.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ConfigError
+        If it is far too large for what it should be.
+    OSError
+        If it cannot be read.
+    """
+    with open(path, "rb") as stream:
+        content = stream.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ConfigError(
+            f"{os.fspath(path)}: is larger than {MAX_TEXT_BYTES >> 20} MiB, too large for a {what}; "
+            "check the path"
+        )
+    return content

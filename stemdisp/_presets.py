@@ -7,12 +7,15 @@ Both give a :class:`Structure`, the plain list of the atoms in one conventional 
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from stemdisp._configcheck import read_bytes
 
 if TYPE_CHECKING:
     import gemmi
@@ -139,7 +142,7 @@ def _read_cif(path: Path) -> Structure:
     import gemmi
 
     try:
-        document = gemmi.cif.read_string(path.read_bytes().decode("utf-8", errors="replace"))
+        document = gemmi.cif.read_string(read_bytes(path, "CIF file").decode("utf-8", errors="replace"))
         crystals = [gemmi.make_small_structure_from_block(block) for block in document]
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
@@ -157,12 +160,14 @@ def _read_cif(path: Path) -> Structure:
     cosines = np.cos(np.radians([cell.alpha, cell.beta, cell.gamma]))
     # Below zero no three vectors enclose these angles; NaN fails the comparison too.
     room = 1.0 - cosines @ cosines + 2.0 * np.prod(cosines)
-    if not cell.is_crystal() or not min(cell.a, cell.b, cell.c) > 1.0 or not room > 1e-6:
+    lengths = (cell.a, cell.b, cell.c)
+    possible = all(math.isfinite(length) and length > 1.0 for length in lengths) and room > 1e-6
+    if not cell.is_crystal() or not possible:
         raise ValueError(
             f"structure {str(path)!r} has no complete unit cell: give three _cell_length_ in "
             "angstrom and three _cell_angle_ that a cell can have."
         )
-    metric = cell_vectors((cell.a, cell.b, cell.c), (cell.alpha, cell.beta, cell.gamma))
+    metric = cell_vectors(lengths, (cell.alpha, cell.beta, cell.gamma))
     sites = _checked_sites(crystal, path)
     filled = [_fill_cell(ops, sites, metric) for ops in _settings(crystal, metric, path)]
     # Of two origin choices the right one leaves atoms on special positions, hence fewer of them.

@@ -20,8 +20,7 @@ from stemdisp._patterns import field_names, in_order
 from stemdisp._provenance import settings_of, sha256_of
 from stemdisp._stores import is_data
 from stemdisp.config import Config, with_input
-from stemdisp.errors import explain
-from stemdisp.report.files import TEXT
+from stemdisp.errors import explain, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,8 +70,7 @@ class _Book:
         """Say how a field ended."""
         self.bar.update()
         if self.tell is not None:
-            # a file's name may hold bytes that are no text, which a terminal refuses
-            text = describe_row(self.rows[done.name]).encode(**TEXT).decode()
+            text = one_line(describe_row(self.rows[done.name]))
             with self.bar.external_write_mode():
                 self.tell(f"{len(self.rows)}/{len(self.fields)} {done.name}: {text}{note}")
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from stemdisp import __version__
-from stemdisp.errors import ConfigError, DataError, explain
+from stemdisp.errors import ConfigError, DataError, explain, one_line, printable
 
 
 class _PathsCommand(click.Command):
@@ -151,8 +151,7 @@ def run(
             return
         summary = _analyse(settings, target, quiet=quiet, executor=executor)
     if not quiet:
-        click.echo(summary)
-        click.echo(f"Report: {target / 'report.html'}")
+        _say(f"{summary}\nReport: {printable(str(target / 'report.html'))}")
 
 
 def _settings(config: str, inputs: tuple[str, ...], corrections: str | None) -> Any:
@@ -190,13 +189,13 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
         paths = absolute_paths(paths)
     from stemdisp.batch import run_fields  # heavy
 
-    options = {"executor": executor, "progress": not quiet, "tell": None if quiet else click.echo}
+    options = {"executor": executor, "progress": not quiet, "tell": None if quiet else _say}
     try:
         table = run_fields(settings, paths, target, **options)
     except KeyboardInterrupt:
         _fail("stopped; what is finished stays, and the same command goes on from there", 130)
     if not quiet:
-        click.echo(f"Table: {target / 'fields.csv'}")
+        _say(f"Table: {printable(str(target / 'fields.csv'))}")
     failed = table[table["status"] == "failed"]
     if len(failed):
         raise DataError(
@@ -233,9 +232,10 @@ def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
     start = str(path) if path.exists() else None
     result = pipeline.run(settings, corrections=start, progress=True)
     window = editor.edit(result, path=path)
-    click.echo(window.corrections.describe())
+    _say(window.corrections.describe())
     if window.corrections != window.saved:
-        click.echo(f"stemdisp: closed without saving (key s); {path} is as it was", err=True)
+        name = printable(str(path))
+        click.echo(f"stemdisp: closed without saving (key s); {name} is as it was", err=True)
 
 
 @cli.command(short_help="Say what a file holds and what a run would need to be told.")
@@ -245,7 +245,7 @@ def inspect(path: str) -> None:
     """Say what the file PATH holds and what a run would need to be told."""
     from stemdisp.inspection import inspect as describe_file
 
-    click.echo(describe_file(path))
+    _say(describe_file(path))
 
 
 @cli.command(short_help="Write synthetic data and their truth.")
@@ -297,7 +297,7 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     truth_path = target.with_suffix(".truth.csv")
     write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
     write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
-    click.echo(f"Wrote {target} and {truth_path}")
+    _say(f"Wrote {printable(str(target))} and {printable(str(truth_path))}")
 
 
 @cli.command(name="config")
@@ -381,6 +381,11 @@ def _quiet_libraries(*, debug: bool) -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
+def _say(text: str) -> None:
+    """Print lines of text, in which names of files and signals may stand, on stdout."""
+    click.echo("\n".join(map(printable, text.split("\n"))))
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """Turn a request to stop into an exception, so that unfinished files are removed."""
     sys.exit(128 + number)
@@ -390,5 +395,5 @@ def _fail(message: str, status: int, *, debug: bool = False) -> NoReturn:
     """Print one line on stderr (with ``--debug`` the traceback before it) and exit."""
     if debug:
         traceback.print_exc()
-    click.echo("stemdisp: " + " ".join(message.split()), err=True)
+    click.echo(f"stemdisp: {one_line(message)}", err=True)
     sys.exit(status)

@@ -8,12 +8,14 @@ mrad); the page "Systematic errors" of the documentation has them with their sca
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from stemdisp._configcheck import read_bytes
 from stemdisp.errors import ConfigError
 
 # KTaO3 along [1-10]; thickness in nm: fraction f of a small displacement of the cation alone by
@@ -291,7 +293,8 @@ def read_curve(path: str | os.PathLike[str]) -> OccupancyCurve:
     """
     where = f"[analysis] occupancy_calibration = {os.fspath(path)!r}"
     try:
-        table = pd.read_csv(path)
+        # its own name would be fetched, if it were an address, and unpacked, if it ended in .gz
+        table = pd.read_csv(io.BytesIO(read_bytes(path, "calibration curve")))
         ratio, occupancy = (
             pd.to_numeric(table[name]).to_numpy(dtype=float) for name in ("ratio", "occupancy")
         )

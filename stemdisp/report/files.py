@@ -14,9 +14,10 @@ import pandas as pd
 from stemdisp import tables
 from stemdisp._configcheck import toml_value
 from stemdisp.corrections import FILE_NAME
+from stemdisp.errors import printable
 
-# Spreadsheets run a cell that begins with one of these as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Spreadsheets run a cell that begins with one of these as a formula (the wide ones in Japanese).
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _MAX_DEPTH = 50
 # File names may hold bytes that are no text; they are written as escapes and not refused.
 TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -112,7 +113,11 @@ def write_csv(frame: pd.DataFrame, table: str, path: Path) -> None:
 
 
 def _harmless(text: Any) -> Any:
-    return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULA) else text
+    """Keep a cell from being a formula, a line of its own, or a command to a terminal."""
+    if not isinstance(text, str):
+        return text
+    plain = printable(text)
+    return f"'{plain}" if plain.lstrip().startswith(_FORMULA) else plain
 
 
 def config_toml(config: Any) -> str:
