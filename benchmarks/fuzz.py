@@ -32,7 +32,9 @@ MORE_MIB = 500  # memory above that at the start
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 MARKS = ("<!-- fuzz: begin -->", "<!-- fuzz: end -->")
 # Their loops are compiled from bytecode, which must stay as it is.
-_COMPILED = [f"stemdisp.{name}" for name in ("_kernels", "_pairs", "_summed", "_ellipse", "_render")]
+_COMPILED = [
+    f"stemdisp.{name}" for name in ("_kernels", "_pairs", "_summed", "_ellipse", "_render")
+]
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
 _SPANS = re.compile(rb"[\w.+-]+|[\"'][^\"'\n]*[\"']|\s+|.", re.DOTALL)
 
@@ -52,7 +54,9 @@ class Findings:
         self.sizes[kind] = len(data)
         stem = f"{self.name}-{hashlib.sha256(kind.encode()).hexdigest()[:10]}"
         (self.folder / f"{stem}.bin").write_bytes(data)
-        (self.folder / f"{stem}.txt").write_text(f"{kind}\n\n{text[-4000:]}", "utf-8", "backslashreplace")
+        (self.folder / f"{stem}.txt").write_text(
+            f"{kind}\n\n{text[-4000:]}", "utf-8", "backslashreplace"
+        )
 
 
 def kind_of(err: BaseException) -> str:
@@ -114,7 +118,9 @@ def child(name: str, seconds: int, corpus: Path, seed: int) -> None:
     words = corpus / f"{name}.dict"
     escaped = ["".join(f"\\x{byte:02x}" for byte in token) for token in tokens if token]
     words.write_text("".join(f'"{token}"\n' for token in escaped))
-    work = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    work = Path(
+        tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    )
     (work / "a" / "b").mkdir(parents=True)
     os.chdir(work / "a" / "b")
     most = [_rss_mib() + MORE_MIB]
@@ -167,6 +173,7 @@ def run_target(name: str, seconds: int, corpus: Path, seed: int) -> dict[str, An
         "executions": int(numbers.get("number_of_executed_units", 0)),
         "edges": int(seen[-1][0]),
         "features": int(seen[-1][1]),
+        "version": _version(),
         "inputs": int(numbers.get("new_units_added", 0)),
         "peak_MiB": int(numbers.get("peak_rss_mb", 0)),
         "findings": findings,
@@ -174,21 +181,29 @@ def run_target(name: str, seconds: int, corpus: Path, seed: int) -> dict[str, An
     }
 
 
-def page(rows: list[dict[str, Any]], what: dict[str, str]) -> str:
+def _version() -> str:
+    """Name the state of the code."""
+    call = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    return subprocess.run(call, capture_output=True, text=True).stdout.strip()
+
+
+def page(rows: list[dict[str, Any]], targets: dict[str, Any]) -> str:
     """Write the table of the documentation."""
     lines = ["| reader | minutes | executions | per s | edges | features | open findings |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in rows:
         rate = row["executions"] / max(row["seconds"], 1)
         lines.append(
-            f"| `{row['target']}`: {what[row['target']]} | {row['seconds'] / 60:.1f} | "
+            f"| `{row['target']}`: {targets[row['target']].what} | {row['seconds'] / 60:.1f} | "
             f"{row['executions']:,} | {rate:,.0f} | {row['edges']:,} | {row['features']:,} | "
             f"{len(row['findings'])} |"
         )
     total = sum(row["executions"] for row in rows)
     minutes = sum(row["seconds"] for row in rows) / 60
     found = sum(len(row["findings"]) for row in rows)
-    lines.append(f"| together | {minutes:.0f} | {total:,} | {total / minutes / 60:,.0f} | | | {found} |")
+    lines.append(
+        f"| together | {minutes:.0f} | {total:,} | {total / minutes / 60:,.0f} | | | {found} |"
+    )
     made = f"{datetime.date.today():%d %B %Y}, Python {platform.python_version()}, atheris "
     return f"{made}{version('atheris')}, one process on one core.\n\n" + "\n".join(lines)
 
@@ -196,11 +211,13 @@ def page(rows: list[dict[str, Any]], what: dict[str, str]) -> str:
 def main() -> None:
     """Fuzz one target, or all of them in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", help="one of benchmarks/fuzz_targets.py, or all")
+    parser.add_argument("target", help="of fuzz_targets.py: one, several joined by commas, or all")
     parser.add_argument("--seconds", type=int, default=60, help="altogether")
     parser.add_argument("--corpus", type=Path, required=True, help="where inputs and findings go")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/reliability.md"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     corpus = given.corpus.resolve()
@@ -209,14 +226,15 @@ def main() -> None:
         return
     from benchmarks.fuzz_targets import TARGETS
 
-    names = list(TARGETS) if given.target == "all" else [given.target]
+    names = list(TARGETS) if given.target == "all" else given.target.split(",")
     (corpus / "findings").mkdir(parents=True, exist_ok=True)
-    rows = []
+    book = corpus / "figures.json"  # those of earlier calls are kept
+    rows = json.loads(book.read_text()) if book.exists() else {}
     for name in names:
-        rows.append(run_target(name, given.seconds // len(names), corpus, given.seed))
-        print(json.dumps(rows[-1]), flush=True)
-        (corpus / "figures.json").write_text(json.dumps(rows, indent=1))
-    text = page(rows, {name: target.what for name, target in TARGETS.items()})
+        rows[name] = run_target(name, given.seconds // len(names), corpus, given.seed)
+        print(json.dumps(rows[name]), flush=True)
+        book.write_text(json.dumps(rows, indent=1))
+    text = page([rows[name] for name in TARGETS if name in rows], TARGETS)
     print(text)
     if given.write:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])

@@ -201,9 +201,14 @@ def _paths(data: bytes, folder: Path) -> None:
     if len({unicodedata.normalize("NFC", name).casefold() for name in chosen}) != len(plain):
         raise Broken(f"{plain} share a name: {chosen}")
     for name in chosen:
-        if os.path.dirname(os.path.realpath(folder / name)) != whole or len(os.fsencode(name)) > 170:
+        if (
+            os.path.dirname(os.path.realpath(folder / name)) != whole
+            or len(os.fsencode(name)) > 170
+        ):
             raise Broken(f"{name!r} is no name of a directory")
-        if any(unicodedata.category(c) in _UNSEEN for c in name) or re.search(r"[<>:\"|?*&;$`]", name):
+        if any(unicodedata.category(c) in _UNSEEN for c in name) or re.search(
+            r"[<>:\"|?*&;$`]", name
+        ):
             raise Broken(f"{name!r} holds characters that a shell or a page may act upon")
     safe = [name for name in plain if not name.startswith("/") and ".." not in name]
     if any(map(_patterns.is_pattern, (os.path.join(folder, name) for name in safe))):
@@ -292,7 +297,11 @@ def _batch_seeds() -> list[bytes]:
         "warnings": [{"code": "drift", "message": "much"}],
     }
     names = list(tables.specs("planes"))
-    lines = [",".join(names), ",".join(["1"] * len(names)), ",".join(["2"] + [""] * (len(names) - 1))]
+    lines = [
+        ",".join(names),
+        ",".join(["1"] * len(names)),
+        ",".join(["2"] + [""] * (len(names) - 1)),
+    ]
     marker = b"planes.csv\nsummary.json\n"
     planes_csv = ("\n".join(lines) + "\n").encode()
     bare = summary | {"decay": None, "depth": None}
@@ -350,53 +359,295 @@ def _table_seeds() -> list[bytes]:
     return ["\n".join(lines).encode(), b"species,quality,N\nK,0,1\n"]
 
 
-_TOML = ("[", "]", "[[", "]]", "{", "}", "=", '"', '""""', "'", "\n", "#", "true", "false", "nan", "inf")
-_TOML += ("-inf", "1e400", "0x10", "1979-05-27T07:32:00Z", "07:32:00", "\\u0000", "\\u001b", "\\ud800")
+_TOML = (
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "=",
+    '"',
+    '""""',
+    "'",
+    "\n",
+    "#",
+    "true",
+    "false",
+    "nan",
+    "inf",
+)
+_TOML += (
+    "-inf",
+    "1e400",
+    "0x10",
+    "1979-05-27T07:32:00Z",
+    "07:32:00",
+    "\\u0000",
+    "\\u001b",
+    "\\ud800",
+)
 _TOML += ("9223372036854775808", "99999999999999999999999999", "1_000", "-0.0", "\u202e", "\ufeff")
-_TOML += ("\\u001b[2J", "\\u202e", "\\n", "9" * 4400, "[" * 1200, "*.hspy", "a::b", "none", "auto", ".cif")
+_TOML += (
+    "\\u001b[2J",
+    "\\u202e",
+    "\\n",
+    "9" * 4400,
+    "[" * 1200,
+    "*.hspy",
+    "a::b",
+    "none",
+    "auto",
+    ".cif",
+)
 _KEYS = tuple(spec.key.rpartition(".")[2] for spec in config.describe())
 _SECTIONS = tuple(dict.fromkeys(f"[{spec.key.partition('.')[0]}]\n" for spec in config.describe()))
-_JSON = ("null", "true", "NaN", "Infinity", "-1", "1e999", "[]", "{}", '""', "[[[[[[[[", '"\\ud800"', ",")
+_JSON = (
+    "null",
+    "true",
+    "NaN",
+    "Infinity",
+    "-1",
+    "1e999",
+    "[]",
+    "{}",
+    '""',
+    "[[[[[[[[",
+    '"\\ud800"',
+    ",",
+)
 _JSON += ("999999999999999999999", "0", "1.5", '"x"', "\\u0000", "[null, null]", ":", "9" * 400)
-_CSV = (",", "\n", "\r", '"', "nan", "inf", "-1", "1e308", "1e-320", "", "\0", ";", "ratio", "occupancy")
+_CSV = (
+    ",",
+    "\n",
+    "\r",
+    '"',
+    "nan",
+    "inf",
+    "-1",
+    "1e308",
+    "1e-320",
+    "",
+    "\0",
+    ";",
+    "ratio",
+    "occupancy",
+)
 _CSV += ("occupancy_err", "1", "0", "0.5", "True", "9" * 30, "1979-01-01", "\ufeff", "N", "quality")
-_CIF = ("loop_\n", "data_y\n", "'", '"', ";\n", "?", ".", "0.5(2)", "nan", "inf", "1e300", "_cell_length_a")
-_CIF += ("_space_group_IT_number", "_symmetry_equiv_pos_as_xyz", "x,y,z", "-x,1/2+y,z", "P 1", "227")
-_CIF += ("R -3 m", "P n -3 m", "save_", "global_", "#", "_atom_site_fract_x", "_atom_site_occupancy", "180")
-_UNITS = ("nm", "1/nm", "\u00c5", "\u03bcm", "mrad", "n_m", "[", "]", "/px", "null", "1e309", "-0.1", "[0.1, ")
-_PATHS = ("/", "..", "\n", "::", ".", "*", "[", "]", "?", "~", "\u202e", "e\u0301", "\u00e9", "con", "aux.")
-_PATHS += ("fields.csv", "planes.csv", "-", " ", "$(x)", "`x`", "9" * 300, "\u0130", "\u00df", "\\", ":")
-_MARKS = ("report.html\n", "mine.txt\n", "fields.csv\n", "../", "/", "\n", "\0", "planes.csv\n", "\u2028")
+_CIF = (
+    "loop_\n",
+    "data_y\n",
+    "'",
+    '"',
+    ";\n",
+    "?",
+    ".",
+    "0.5(2)",
+    "nan",
+    "inf",
+    "1e300",
+    "_cell_length_a",
+)
+_CIF += (
+    "_space_group_IT_number",
+    "_symmetry_equiv_pos_as_xyz",
+    "x,y,z",
+    "-x,1/2+y,z",
+    "P 1",
+    "227",
+)
+_CIF += (
+    "R -3 m",
+    "P n -3 m",
+    "save_",
+    "global_",
+    "#",
+    "_atom_site_fract_x",
+    "_atom_site_occupancy",
+    "180",
+)
+_UNITS = (
+    "nm",
+    "1/nm",
+    "\u00c5",
+    "\u03bcm",
+    "mrad",
+    "n_m",
+    "[",
+    "]",
+    "/px",
+    "null",
+    "1e309",
+    "-0.1",
+    "[0.1, ",
+)
+_PATHS = (
+    "/",
+    "..",
+    "\n",
+    "::",
+    ".",
+    "*",
+    "[",
+    "]",
+    "?",
+    "~",
+    "\u202e",
+    "e\u0301",
+    "\u00e9",
+    "con",
+    "aux.",
+)
+_PATHS += (
+    "fields.csv",
+    "planes.csv",
+    "-",
+    " ",
+    "$(x)",
+    "`x`",
+    "9" * 300,
+    "\u0130",
+    "\u00df",
+    "\\",
+    ":",
+)
+_MARKS = (
+    "report.html\n",
+    "mine.txt\n",
+    "fields.csv\n",
+    "../",
+    "/",
+    "\n",
+    "\0",
+    "planes.csv\n",
+    "\u2028",
+)
 
 _READER = (DataError, ImportError, *_read.READ_ERRORS)  # `read_file` turns all into a DataError
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("config", _config, (ConfigError,), _config_seeds, _TOML + _KEYS + _SECTIONS,
-               what="`load_config`; what is accepted is written and read again"),
-        Target("corrections", _corrections, (ConfigError,), _corrections_seeds,
-               (*_TOML, "action", "at_px", "to_px", "points_px", "species", "[[correction]]\n",
-                "[image]\n", "size_px", "sha256", "input", "format = 1\n", *corrections.ACTIONS),
-               what="`load_corrections`, and the round trip"),
-        Target("curve", _curve, (ConfigError,), lambda: [b"ratio,occupancy,occupancy_err\n0,0,.1\n1,1,.1\n"],
-               _CSV, what="`response.read_curve`"),
-        Target("batch", _batch, (), _batch_seeds, _JSON + _CSV, 8192,
-               what="what a batch reads back of earlier fields: `is_current`, `row_of`, `write_tables`"),
-        Target("marker", _marker, (ConfigError,), lambda: [b"report.html\n", b"fields.csv\nplanes.csv\n", b"mine.txt\n"],
-               _MARKS, what="the list of files of an output directory, before it is replaced"),
-        Target("cif", _cif, (ValueError,), _cif_seeds, _CIF, 8192,
-               what="`load_structure` and `project`"),
-        Target("tables", _tables, (), _table_seeds, _CSV + tuple(tables.specs("columns")), 8192,
-               what="checks of a user's table: `tables.ordered`, `average_planes`, `average_occupancy`"),
-        Target("paths", _paths, (ConfigError,), lambda: [b"a/f1.hspy\na/f10.hspy\nb/f1.hspy::x\n*.dm4", b"con.tif\n../f.tif"],
-               _PATHS, what="patterns, order and names of fields"),
-        Target("units", _unit, (), lambda: [b'[0.1, "nm"]', b'[2, "1/nm"]', b'[1, "n_m"]', b'[1e-11, "m"]'],
-               _UNITS + _JSON, 256, what="units and scales of axes as files state them"),
-        Target("zspy", _zspy, _READER, _zspy_seeds, (*_JSON, "shape", "chunks", "dtype", "filters", "compressor", '"|O"',
-               '"<f8"', "vlen-utf8", "dimension_separator", '"/"', "expression", "metadata"), 8192,
-               what="`scan_zspy`: metadata and pieces of a store"),
-        Target("header", _header, _READER, _header_seeds, ("MAP ", "II*\0", "MM\0*", "II+\0", "\\x93NUMPY", "II\x97\x01"),
-               what="what the first bytes of a file decide, without HDF5 and TIFF"),
+        Target(
+            "config",
+            _config,
+            (ConfigError,),
+            _config_seeds,
+            _TOML + _KEYS + _SECTIONS,
+            what="`load_config`; what is accepted is written and read again",
+        ),
+        Target(
+            "corrections",
+            _corrections,
+            (ConfigError,),
+            _corrections_seeds,
+            (
+                *_TOML,
+                "action",
+                "at_px",
+                "to_px",
+                "points_px",
+                "species",
+                "[[correction]]\n",
+                "[image]\n",
+                "size_px",
+                "sha256",
+                "input",
+                "format = 1\n",
+                *corrections.ACTIONS,
+            ),
+            what="`load_corrections`, and the round trip",
+        ),
+        Target(
+            "curve",
+            _curve,
+            (ConfigError,),
+            lambda: [b"ratio,occupancy,occupancy_err\n0,0,.1\n1,1,.1\n"],
+            _CSV,
+            what="`response.read_curve`",
+        ),
+        Target(
+            "batch",
+            _batch,
+            (),
+            _batch_seeds,
+            _JSON + _CSV,
+            8192,
+            what="what a batch reads back of earlier fields: `is_current`, `row_of`, `write_tables`",
+        ),
+        Target(
+            "marker",
+            _marker,
+            (ConfigError,),
+            lambda: [b"report.html\n", b"fields.csv\nplanes.csv\n", b"mine.txt\n"],
+            _MARKS,
+            what="the list of files of an output directory, before it is replaced",
+        ),
+        Target(
+            "cif",
+            _cif,
+            (ValueError,),
+            _cif_seeds,
+            _CIF,
+            8192,
+            what="`load_structure` and `project`",
+        ),
+        Target(
+            "tables",
+            _tables,
+            (),
+            _table_seeds,
+            _CSV + tuple(tables.specs("columns")),
+            8192,
+            what="checks of a user's table: `tables.ordered`, `average_planes`, `average_occupancy`",
+        ),
+        Target(
+            "paths",
+            _paths,
+            (ConfigError,),
+            lambda: [b"a/f1.hspy\na/f10.hspy\nb/f1.hspy::x\n*.dm4", b"con.tif\n../f.tif"],
+            _PATHS,
+            what="patterns, order and names of fields",
+        ),
+        Target(
+            "units",
+            _unit,
+            (),
+            lambda: [b'[0.1, "nm"]', b'[2, "1/nm"]', b'[1, "n_m"]', b'[1e-11, "m"]'],
+            _UNITS + _JSON,
+            256,
+            what="units and scales of axes as files state them",
+        ),
+        Target(
+            "zspy",
+            _zspy,
+            _READER,
+            _zspy_seeds,
+            (
+                *_JSON,
+                "shape",
+                "chunks",
+                "dtype",
+                "filters",
+                "compressor",
+                '"|O"',
+                '"<f8"',
+                "vlen-utf8",
+                "dimension_separator",
+                '"/"',
+                "expression",
+                "metadata",
+            ),
+            8192,
+            what="`scan_zspy`: metadata and pieces of a store",
+        ),
+        Target(
+            "header",
+            _header,
+            _READER,
+            _header_seeds,
+            ("MAP ", "II*\0", "MM\0*", "II+\0", "\\x93NUMPY", "II\x97\x01"),
+            what="what the first bytes of a file decide, without HDF5 and TIFF",
+        ),
     )
 }

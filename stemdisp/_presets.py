@@ -142,7 +142,9 @@ def _read_cif(path: Path) -> Structure:
     import gemmi
 
     try:
-        document = gemmi.cif.read_string(read_bytes(path, "CIF file").decode("utf-8", errors="replace"))
+        document = gemmi.cif.read_string(
+            read_bytes(path, "CIF file").decode("utf-8", errors="replace")
+        )
         crystals = [gemmi.make_small_structure_from_block(block) for block in document]
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(

@@ -52,7 +52,7 @@ def explain(error: Exception) -> tuple[str, int]:
 
 
 def printable(text: str) -> str:
-    """Write a text so that a terminal shows it and does nothing else.
+    r"""Write a text so that a terminal shows it and does nothing else.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def printable(text: str) -> str:
     Returns
     -------
     str
-        The same, with escapes (``\\x1b``, ``\\u202e``) for what would not be seen as a character:
+        The same, with escapes (``\x1b``, ``\u202e``) for what would not be seen as a character:
         control characters and line ends, too.
     """
     if text.isascii() and text.isprintable():

@@ -137,6 +137,7 @@ QUALITY_BITS: tuple[QualitySpec, ...] = (
 )
 
 _NUMBERS = {column.name for column in COLUMNS if column.dtype != "str"}
+_WHOLE = {column.name for column in COLUMNS if column.dtype in ("Int64", "int64")}
 
 # Columns that carry any of these bits take no part in averages and statistics.
 UNUSABLE = Quality.EDGE | Quality.FILM | Quality.NOT_CONVERGED | Quality.MASKED | Quality.MOVED
@@ -174,18 +175,17 @@ def check_columns(frame: pd.DataFrame, required: tuple[str, ...], *, what: str =
             "Run the earlier stages first or rename the columns."
         )
     for name in required:
-        if name in _NUMBERS and not _is_numeric(frame[name]):
+        if name in _NUMBERS and not _is_numeric(frame[name], whole=name in _WHOLE):
             raise ValueError(f"{what}: {name} holds something else than numbers; correct the table")
 
 
-def _is_numeric(values: pd.Series) -> bool:
-    """Tell whether a column holds numbers, or nothing."""
-    if isinstance(values, pd.Series) and pd.api.types.is_numeric_dtype(values.dtype):
-        return True
-    try:
-        return pd.to_numeric(values.dropna()).dtype != object and values.dtype == object
-    except (TypeError, ValueError, OverflowError, AttributeError):
+def _is_numeric(values: pd.Series, *, whole: bool) -> bool:
+    """Tell whether a column holds numbers; one of whole numbers may be of nothing but gaps."""
+    if not isinstance(values, pd.Series):  # two columns of one name
         return False
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return True
+    return whole and all(isinstance(n, int | np.integer) for n in values.dropna())
 
 
 def ordered(frame: pd.DataFrame, table: str) -> pd.DataFrame:

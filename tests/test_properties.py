@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,14 @@ VALID = st.fixed_dictionaries(
                 ),
             },
         ),
-        "specimen": st.fixed_dictionaries({"thickness_nm": st.one_of(st.just("unknown"), POSITIVE)}),
+        "specimen": st.fixed_dictionaries(
+            {"thickness_nm": st.one_of(st.just("unknown"), POSITIVE)}
+        ),
         "interface": st.one_of(
             st.fixed_dictionaries({"present": st.just(False)}),
-            st.fixed_dictionaries({"at": st.lists(st.lists(FINITE, min_size=2, max_size=2), min_size=1, max_size=1)}),
+            st.fixed_dictionaries(
+                {"at": st.lists(st.lists(FINITE, min_size=2, max_size=2), min_size=1, max_size=1)}
+            ),
             st.fixed_dictionaries({"film": st.sampled_from(["up", "down", "left", "right"])}),
         ),
         "refine": st.fixed_dictionaries({"noise": st.sampled_from(["idpc", "white", "poisson"])}),
@@ -142,7 +147,9 @@ def test_every_misspelt_key_is_refused_with_the_nearest_name(wrong):
     table, key, name = wrong
     with pytest.raises(ConfigError) as error:
         config_from_dict({table: {name: 1}})
-    said = re.fullmatch(rf"\[{table}\] has no key '{name}'; did you mean '(\w+)'(.*)\?", str(error.value))
+    said = re.fullmatch(
+        rf"\[{table}\] has no key '{name}'; did you mean '(\w+)'(.*)\?", str(error.value)
+    )
     assert said, str(error.value)
     known = {each.rpartition(".")[2] for each in KEYS}
     assert said[1] in known
@@ -152,7 +159,9 @@ def test_every_misspelt_key_is_refused_with_the_nearest_name(wrong):
 
 SCALARS = st.one_of(
     WORDS,
-    st.sampled_from(["\x1b[2J\x1b]0;x\x07", "\u202e", "a\nstemdisp: all is well", "x" * 5000, "9" * 400]),
+    st.sampled_from(
+        ["\x1b[2J\x1b]0;x\x07", "\u202e", "a\nstemdisp: all is well", "x" * 5000, "9" * 400]
+    ),
     st.integers(-(2**70), 2**70),
     st.floats(),
     st.booleans(),
@@ -229,7 +238,11 @@ def test_one_line_is_one_printable_line_that_says_the_same(text):
 
 PIECE = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0/"), max_size=12)
 PATHS = st.lists(
-    st.lists(PIECE | st.sampled_from(["..", ".", "a.tif", "A.TIF", "con", "fields.csv", "~", "-rf"]), min_size=1, max_size=4)
+    st.lists(
+        PIECE | st.sampled_from(["..", ".", "a.tif", "A.TIF", "con", "fields.csv", "~", "-rf"]),
+        min_size=1,
+        max_size=4,
+    )
     .map("/".join)
     .filter(bool),
     min_size=1,
@@ -270,11 +283,23 @@ def a_table(draw):
     content = {}
     for name, spec in tables.specs(table).items():
         if spec.dtype == "str":
-            values = draw(st.lists(WORDS | st.sampled_from(["=1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "＝1", '"', "a,b"]), min_size=n, max_size=n))
+            values = draw(
+                st.lists(
+                    WORDS
+                    | st.sampled_from(
+                        ["=1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "＝1", '"', "a,b"]
+                    ),
+                    min_size=n,
+                    max_size=n,
+                )
+            )
         elif spec.dtype == "float64":
             values = draw(st.lists(st.floats(width=64), min_size=n, max_size=n))
         elif spec.dtype == "Int64":
-            values = pd.array(draw(st.lists(st.none() | st.integers(-(2**53), 2**53), min_size=n, max_size=n)), dtype="Int64")
+            values = pd.array(
+                draw(st.lists(st.none() | st.integers(-(2**53), 2**53), min_size=n, max_size=n)),
+                dtype="Int64",
+            )
         elif spec.dtype == "bool":
             values = draw(st.lists(st.booleans(), min_size=n, max_size=n))
         else:
@@ -302,14 +327,17 @@ def test_written_tables_read_back_with_the_same_values(made):
             wanted = [float(f"{x:.6g}") for x in frame[name]]
             read = [float(cell) if cell else math.nan for cell in found]
             assert np.array(read).tobytes() == np.array(wanted).tobytes() or all(
-                a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(read, wanted, strict=True)
+                a == b or (math.isnan(a) and math.isnan(b))
+                for a, b in zip(read, wanted, strict=True)
             )
         elif spec.dtype in ("Int64", "int64"):
             assert found == ["" if pd.isna(x) else str(x) for x in frame[name]]
     again = in_file("again.csv", "")
     kept = {name: "str" for name, spec in tables.specs(table).items() if spec.dtype == "str"}
     write_csv(pd.read_csv(path, dtype=kept, keep_default_na=False, na_values=[""]), table, again)
-    assert [line.rstrip(b",") for line in again.read_bytes().splitlines()][0] == whole.splitlines()[0]
+    assert [line.rstrip(b",") for line in again.read_bytes().splitlines()][0] == whole.splitlines()[
+        0
+    ]
 
 
 @given(st.lists(st.integers(0, 2**13 - 1), min_size=1, max_size=20))
@@ -355,7 +383,17 @@ def test_corrections_survive_writing_and_reading(steps, image):
 
 # --- units -----------------------------------------------------------------------------------
 
-UNITS = {"Å": 1, "A": 1, "angstrom": 1, "pm": 0.01, "nm": 10, "µm": 1e4, "um": 1e4, "mm": 1e7, "m": 1e10}
+UNITS = {
+    "Å": 1,
+    "A": 1,
+    "angstrom": 1,
+    "pm": 0.01,
+    "nm": 10,
+    "µm": 1e4,
+    "um": 1e4,
+    "mm": 1e7,
+    "m": 1e10,
+}
 
 
 @given(
@@ -373,10 +411,204 @@ def test_a_length_is_the_same_in_every_spelling(unit, scale, spelling, upper):
     assert is_reciprocal(f"1/{unit}") and axis_scale_A(scale, f"1/{unit}") is None
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), lambda x: st.lists(x, max_size=2) | st.dictionaries(st.text(max_size=2), x, max_size=2), max_leaves=4), st.text(max_size=8) | st.binary(max_size=8) | st.sampled_from(["nm", b"nm"]) | st.none() | st.integers())
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+        lambda x: st.lists(x, max_size=2) | st.dictionaries(st.text(max_size=2), x, max_size=2),
+        max_leaves=4,
+    ),
+    st.text(max_size=8)
+    | st.binary(max_size=8)
+    | st.sampled_from(["nm", b"nm"])
+    | st.none()
+    | st.integers(),
+)
 @example(10**400, "nm")
 @example({}, "m")
 def test_any_scale_with_any_unit_is_a_length_or_unknown(scale, unit):
     value = axis_scale_A(scale, unit)
     assert value is None or (isinstance(value, float) and 0 < value < math.inf)
     assert is_reciprocal(unit) in (True, False)
+
+
+# --- physics ---------------------------------------------------------------------------------
+
+KTO = project("KTaO3", (1, -1, 0))
+SHIFTS = st.integers(0, 2**31 - 1)
+CLOSE = {"rtol": 0, "atol": 1e-9}  # angstrom; of positions of some 100
+
+
+def displaced(rotation_deg, seed, *, pixel=0.15, shift_A=(0.0, 0.0)):
+    """Columns of which every K is moved by a known vector along u and v; and their lattice."""
+    rng = np.random.default_rng(seed)
+    size = (pixel, pixel)
+    lat = make_lattice(rotation_deg, pixel=size)
+    table = columns_of(lat, pixel=size)
+    k = is_(table, "K")
+    along = np.where(k & (plane(table) < 10), rng.normal(0, 0.3, len(table)), 0.0)
+    across = np.where(k & (plane(table) < 10), rng.normal(0, 0.3, len(table)), 0.0)
+    u, v = directions(lat, table, pixel=size)
+    vector = along[:, None] * u + across[:, None] * v + np.array(shift_A)
+    everything = np.ones(len(table), dtype=bool)
+    return moved(table, everything, vector, pixel=size), lat, along, across
+
+
+def measured(table, lat):
+    found = measure_displacements(table, lat, projection=KTO)
+    return [found[name].to_numpy() for name in ("delta_A", "delta_perp_A", "delta_err_A")]
+
+
+@given(SHIFTS, st.floats(-180, 180))
+@settings(max_examples=20)
+def test_displacements_do_not_depend_on_how_the_crystal_lies(seed, angle):
+    _, perp0, err0 = base = measured(*displaced(0.0, seed)[:2])
+    table, lat, along, across = displaced(angle, seed)
+    delta, perp, err = measured(table, lat)
+    known = np.isfinite(delta)
+    assert known.sum() > 100
+    np.testing.assert_allclose(delta[known], along[known], **CLOSE)
+    np.testing.assert_allclose(perp[known], across[known], **CLOSE)
+    np.testing.assert_allclose(delta, base[0], **CLOSE)
+    np.testing.assert_allclose(perp, perp0, **CLOSE)
+    np.testing.assert_allclose(err, err0, rtol=1e-9)
+
+
+@given(SHIFTS, st.tuples(st.floats(-50, 50), st.floats(-50, 50)))
+@settings(max_examples=20)
+def test_displacements_do_not_depend_on_where_the_image_begins(seed, shift):
+    table, lat, *_ = displaced(30.0, seed)
+    there, *_ = displaced(30.0, seed, shift_A=shift)
+    for one, other in zip(measured(table, lat), measured(there, lat), strict=True):
+        np.testing.assert_allclose(one, other, **CLOSE)
+
+
+@given(SHIFTS, st.floats(0.2, 5.0))
+@settings(max_examples=20)
+def test_displacements_grow_with_the_size_of_a_pixel(seed, factor):
+    table, lat, *_ = displaced(30.0, seed)
+    lengths = ["x_A", "y_A", "x_err_A", "y_err_A"]
+    larger = table.assign(**{name: factor * table[name] for name in lengths})
+    for one, other in zip(measured(table, lat), measured(larger, lat), strict=True):
+        np.testing.assert_allclose(factor * one, other, rtol=1e-9, atol=1e-9)
+
+
+@given(SHIFTS, SHIFTS)
+@settings(max_examples=20)
+def test_the_order_of_rows_does_not_matter(seed, other):
+    table, lat, *_ = displaced(30.0, seed)
+    order = np.random.default_rng(other).permutation(len(table))
+    mixed = table.iloc[order].reset_index(drop=True)
+    for one, shuffled in zip(measured(table, lat), measured(mixed, lat), strict=True):
+        np.testing.assert_allclose(one[order], shuffled, **CLOSE)
+    full, part = (measure_displacements(t, lat, projection=KTO) for t in (table, mixed))
+    pd.testing.assert_frame_equal(average_planes(full), average_planes(part), atol=1e-9, rtol=1e-9)
+
+
+@given(SHIFTS)
+@settings(max_examples=20)
+def test_a_mirror_turns_the_displacement_across_it(seed):
+    table, lat, *_ = displaced(30.0, seed)
+    turned = table.assign(y_A=-table["y_A"], y_px=-table["y_px"])
+    cells = {
+        name: getattr(lat, name) * [1, -1] for name in ("origin_px", "u_px", "v_px", "centre_px")
+    }
+    for one, other in zip(
+        measured(table, lat), measured(turned, replace(lat, **cells)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, **CLOSE)
+
+
+@given(SHIFTS, st.floats(0.1, 10.0), st.sampled_from([-1, 1]))
+@settings(max_examples=30)
+def test_plane_means_follow_their_columns(seed, factor, sign):
+    table, lat, *_ = displaced(30.0, seed)
+    columns = measure_displacements(table, lat, projection=KTO)
+    columns.attrs.clear()  # the joint covariance knows of no factor
+    scaled = columns.assign(
+        delta_A=sign * factor * columns["delta_A"],
+        delta_perp_A=sign * factor * columns["delta_perp_A"],
+        delta_err_A=factor * columns["delta_err_A"],
+        delta_perp_err_A=factor * columns["delta_perp_err_A"],
+    )
+    one, other = average_planes(columns), average_planes(scaled)
+    for name in ("delta_A", "delta_perp_A"):
+        np.testing.assert_allclose(sign * factor * one[name], other[name], rtol=1e-6, atol=1e-9)
+        error = name.replace("_A", "_err_A")
+        np.testing.assert_allclose(factor * one[error], other[error], rtol=1e-6)
+    means = columns[(columns["species"] == "K") & columns["delta_A"].notna()].groupby("N")
+    low, high = means["delta_A"].min(), means["delta_A"].max()
+    value = one.set_index("N")["delta_A"]
+    assert ((value >= low - 1e-12) & (value <= high + 1e-12))[low.index].all()
+
+
+def test_the_invariances_would_be_missed_by_a_wrong_axis():
+    table, lat, along, _ = displaced(30.0, 1)
+    swapped = table.assign(x_A=table["y_A"], y_A=table["x_A"])
+    delta = measured(swapped, lat)[0]
+    known = np.isfinite(delta)
+    assert np.abs(delta[known] - along[known]).max() > 0.1
+
+
+SIZE = (72, 88)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    rng = np.random.default_rng(5)
+    truth = lattice(rng, size=SIZE, turn_deg=20.0)
+    image = draw(truth, size=SIZE) + rng.normal(0, 0.02, SIZE)
+    starts = truth[["species", "site_x", "site_y"]].rename(
+        columns={"site_x": "x_px", "site_y": "y_px"}
+    )
+    return image, starts, refine_columns(image, starts, pixel_size=PIXEL_A, noise="white")
+
+
+def turned(image, table, times, mirror):
+    """Turn an image by quarters (and mirror it first), and the places in it."""
+    x, y, height = table["x_px"], table["y_px"], image.shape[0]
+    if mirror:
+        image, y = image[::-1], height - 1 - y
+    for _ in range(times):
+        # counter-clockwise as seen: the right edge becomes the upper one
+        x, y = y, image.shape[1] - 1 - x
+        image = np.rot90(image)
+    return np.ascontiguousarray(image), table.assign(x_px=x, y_px=y)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_a_fit_does_not_depend_on_how_the_image_is_turned(tiny, times, mirror):
+    image, starts, found = tiny
+    other, places = turned(image, starts, times, mirror)
+    fitted = refine_columns(other, places, pixel_size=PIXEL_A, noise="white")
+    _, wanted = turned(image, found, times, mirror)
+    error = np.hypot(found["x_err_A"], found["y_err_A"]).to_numpy() / PIXEL_A
+    apart = np.hypot(fitted["x_px"] - wanted["x_px"], fitted["y_px"] - wanted["y_px"])
+    assert (apart < 0.01 * error).all(), (apart / error).max()
+    np.testing.assert_allclose(fitted["intensity"], found["intensity"], rtol=2e-3)
+    odd = times % 2
+    for name, twin in (("x_err_A", "y_err_A"), ("y_err_A", "x_err_A")):
+        ratio = fitted[name] / found[twin if odd else name]
+        np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-3)
+        # The level of the noise is known from the pixels, to 1 / sqrt(2 n).
+        assert abs(ratio.mean() - 1) < 2 / np.sqrt(2 * image.size)
+    assert (fitted["quality"] == found["quality"]).all()
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1e-9, 0.0), (7.0, -3.0), (1e6, 1e7)])
+def test_a_fit_does_not_depend_on_the_scale_of_intensity(tiny, factor, offset):
+    image, starts, found = tiny
+    fitted = refine_columns(factor * image + offset, starts, pixel_size=PIXEL_A, noise="white")
+    error = np.hypot(found["x_err_A"], found["y_err_A"]).to_numpy()
+    apart = np.hypot(fitted["x_A"] - found["x_A"], fitted["y_A"] - found["y_A"])
+    assert (apart < 0.01 * error).all(), (apart / error).max()
+    np.testing.assert_allclose(fitted["intensity"], factor * found["intensity"], rtol=2e-3)
+    np.testing.assert_allclose(fitted["x_err_A"], found["x_err_A"], rtol=0.01)
+
+
+def test_a_turn_the_wrong_way_would_be_seen(tiny):
+    image, starts, found = tiny
+    _, wanted = turned(image, found, 1, False)
+    _, wrong = turned(image, found, 3, False)
+    apart = np.hypot(wanted["x_px"] - wrong["x_px"], wanted["y_px"] - wrong["y_px"])
+    assert apart.median() > 10
