@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stemdisp._patterns import anchored, is_pattern
-from stemdisp.errors import ConfigError
+from stemdisp.errors import ConfigError, is_hidden
 
 Indices = tuple[int, int, int]
 MAX_TEXT_BYTES = 16 * 2**20  # of a file that people write
@@ -34,13 +34,20 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return _quoted(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {toml_value(v)}" for key, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return repr(value)
+
+
+def _quoted(text: str) -> str:
+    """Write a text as a TOML string of one line, with escapes for what would not be seen."""
+    text = text.encode("utf-8", "backslashreplace").decode()  # bytes of a name that are no text
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    plain = "".join(f"\\U{ord(c):08x}" if is_hidden(c) else c for c in text)
+    return f'"{plain}"'
 
 
 def dot(a: Indices, b: Indices) -> int:
@@ -203,7 +210,7 @@ def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
         content = stream.read(MAX_TEXT_BYTES + 1)
     if len(content) > MAX_TEXT_BYTES:
         raise ConfigError(
-            f"{os.fspath(path)}: is larger than {MAX_TEXT_BYTES >> 20} MiB, too large for a {what}; "
-            "check the path"
+            f"{os.fspath(path)}: is larger than {MAX_TEXT_BYTES >> 20} MiB, too large for a "
+            f"{what}; check the path"
         )
     return content

@@ -51,6 +51,21 @@ def explain(error: Exception) -> tuple[str, int]:
     return one_line(text), status
 
 
+def is_hidden(character: str) -> bool:
+    """Tell whether a character would not be seen, but may act on a terminal or on its neighbours.
+
+    Parameters
+    ----------
+    character : str
+        One character.
+
+    Returns
+    -------
+    bool
+    """
+    return unicodedata.category(character) in _UNSEEN
+
+
 def printable(text: str) -> str:
     r"""Write a text so that a terminal shows it and does nothing else.
 
@@ -67,7 +82,7 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN else c for c in text)
+    return "".join(_escaped(c) if is_hidden(c) else c for c in text)
 
 
 def one_line(text: str) -> str:
