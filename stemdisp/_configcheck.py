@@ -148,7 +148,7 @@ def first_existing(name: str, folders: tuple[Path, ...]) -> str:
     """Return the first place where a file, or one of a pattern, is; else the name as given."""
     file, mark, signal = name.partition("::")
     for folder in folders:
-        if (folder / file).exists():
+        if os.path.exists(folder / file):  # False, too, for what cannot be a name
             return str(folder / file) + mark + signal
     return anchored(name, folders) if is_pattern(name) else name
 

@@ -325,7 +325,7 @@ def config_to_dict(config: Config) -> dict[str, dict[str, Any]]:
     dict
         One dictionary per table; sequences are lists.
     """
-    return msgspec.json.decode(msgspec.json.encode(config))
+    return _with_lists(msgspec.to_builtins(config))  # JSON has no bytes that are no text
 
 
 def config_from_dict(tables: Mapping[str, Any]) -> Config:
@@ -422,6 +422,13 @@ def with_input(
     changed = {key: value for key, value in given.items() if value is not None}
     source = msgspec.structs.replace(config.input, **changed)
     return msgspec.structs.replace(config, input=source)
+
+
+def _with_lists(value: Any) -> Any:
+    """Turn tuples into lists, as JSON would."""
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _tables() -> dict[str, type[Struct]]:

@@ -253,7 +253,9 @@ class Corrections:
         lines = [_HEAD + f"format = {FORMAT}"]
         if self.image is not None:
             lines += ["", "[image]"]
-            lines += [f"{k} = {toml_value(v)}" for k in _IMAGE_KEYS if (v := getattr(self.image, k))]
+            lines += [
+                f"{k} = {toml_value(v)}" for k in _IMAGE_KEYS if (v := getattr(self.image, k))
+            ]
         for step in self.steps:
             lines += ["", "[[correction]]", f"action = {toml_value(step.action)}"]
             lines += [f"{key} = {toml_value(getattr(step, key))}" for key in ACTIONS[step.action]]
@@ -428,4 +430,3 @@ def _point(key: str, value: Any) -> Point:
 
 def _words(point: Point | None) -> str:
     return "nowhere" if point is None else f"({point[0]:g}, {point[1]:g})"
-

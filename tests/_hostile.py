@@ -13,7 +13,7 @@ HTML = {
     "img": f"<img src=x onerror='{JS}'>",
     "svg": f"<svg onload='{JS}'></svg>",
     "attribute": f"\" onmouseover='{JS}' onfocus='{JS}' autofocus tabindex=1 x=\"",
-    "quote": f"' onmouseover=\"{JS}\" onfocus=\"{JS}\" x='",
+    "quote": f'\' onmouseover="{JS}" onfocus="{JS}" x=\'',
     "closing": f"</script></style></title></textarea><script>{JS}</script>",
     "comment": f"<!--<script>--><img src=x onerror='{JS}'>",
     "link": f"<a href='javascript:{JS}'>x</a>",
@@ -29,7 +29,7 @@ OTHER = {
     "shell": f"$({TOUCH});{TOUCH}|{TOUCH}&`{TOUCH}`\n{TOUCH}",
     "yaml": f'!!python/object/apply:os.system ["{TOUCH}"]',
     "pickle": f"cos\nsystem\n(S'{TOUCH}'\ntR.",
-    "formula =": "=HYPERLINK(\"https://example.invalid\",\"x\")",
+    "formula =": '=HYPERLINK("https://example.invalid","x")',
     "formula +": "+1+cmd|' /C calc'!A1",
     "formula -": "-1+1",
     "formula @": "@SUM(1)",
@@ -62,8 +62,7 @@ POKE = """async () => {
   const kinds = ["mouseover", "mouseenter", "pointerover", "focus", "focusin", "error", "load",
     "toggle", "click", "animationstart", "blur"];
   for (const one of [...document.querySelectorAll("*")]) {
-    if (one.tagName === "A") { if (one.href.startsWith("javascript:")) one.click(); continue; }
-    if (["INPUT", "BUTTON"].includes(one.tagName)) continue;
+    if (["A", "INPUT", "BUTTON"].includes(one.tagName)) continue;
     for (const kind of kinds) one.dispatchEvent(new Event(kind, {bubbles: false}));
   }
   await new Promise((done) => setTimeout(done, 30));
@@ -86,9 +85,11 @@ class Watched:
         main = path.as_uri()
         self.page.on(
             "request",
-            lambda r: self.said.append(f"asks for {r.url[:60]}")
-            if r.url.partition("#")[0] != main and not r.url.startswith("data:")
-            else None,
+            lambda r: (
+                self.said.append(f"asks for {r.url[:60]}")
+                if r.url.partition("#")[0] != main and not r.url.startswith("data:")
+                else None
+            ),
         )
         self.page.on("console", lambda message: self.said.append(f"console: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
@@ -103,8 +104,10 @@ class Watched:
             box.click()
         for button in page.locator("button:visible").all():
             button.click()
-        for link in page.locator("a:visible").all()[:12]:
-            link.click(timeout=2000)
+        page.evaluate(
+            "[...document.querySelectorAll('a')].forEach((one) =>"
+            " one.dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true})))"
+        )
         for number in range(4):
             page.keyboard.press("Tab")
             page.mouse.move(100 + 200 * number, 300)

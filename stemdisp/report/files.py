@@ -149,7 +149,8 @@ def config_toml(config: Any) -> str:
     paths = tuple(path.encode(**TEXT).decode() for path in config.input.path)
     for section, keys in config_to_dict(with_input(config, paths)).items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {toml_value(value)}" for key, value in keys.items() if value is not None]
+        lines += [
+            f"{key} = {toml_value(value)}" for key, value in keys.items() if value is not None
+        ]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-

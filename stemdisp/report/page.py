@@ -126,7 +126,9 @@ def _symbols(text: str) -> Any:
     """Escape a text, set the indices of N_disp and N_vac low, keep values and errors together."""
     from markupsafe import Markup, escape
 
-    out = str(escape(_shown(text))).replace(" \N{PLUS-MINUS SIGN} ", "\N{NBSP}\N{PLUS-MINUS SIGN}\N{NBSP}")
+    out = str(escape(_shown(text))).replace(
+        " \N{PLUS-MINUS SIGN} ", "\N{NBSP}\N{PLUS-MINUS SIGN}\N{NBSP}"
+    )
     out = re.sub(r"(?<=\d) (?=Å)", "\N{NBSP}", out)
     for index in ("disp", "vac"):
         out = out.replace(f"N_{index}", f"N<sub>{index}</sub>")
