@@ -129,7 +129,7 @@ def child(name: str, seconds: int, corpus: Path, seed: int) -> None:
         before = time.thread_time()
         try:
             check(target, data, work / "a" / "b")
-        except BaseException as err:  # noqa: BLE001 - whatever comes is what is looked for
+        except BaseException as err:
             if isinstance(err, KeyboardInterrupt):
                 raise
             found.keep(data, kind_of(err), traceback.format_exc())

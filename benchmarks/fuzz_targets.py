@@ -6,13 +6,11 @@ answer. It raises `Broken` for an answer that is wrong, and lets through what th
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 import os
 import re
-import struct
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -22,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import fuzz_seeds as seeds
 from stemdisp import (
-    __version__,
     _field_row,
     _patterns,
     _presets,
@@ -42,9 +40,7 @@ from stemdisp._configcheck import read_toml
 from stemdisp.errors import ConfigError, DataError, StemdispError, explain
 from stemdisp.report.files import config_toml
 
-SPLIT = b"\n%%%%\n"  # between the files that one input stands for
 # Of control characters, surrogates and the like a terminal must see nothing.
-SETTINGS: dict[str, object] = {"input": {"kind": "auto"}, "files": {}}  # of an earlier run
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -136,7 +132,7 @@ def _curve(data: bytes, folder: Path) -> None:
 
 def _batch(data: bytes, folder: Path) -> None:
     """Results of an earlier run: kept, or made again; never an error."""
-    parts = data.split(SPLIT)
+    parts = data.split(seeds.SPLIT)
     field_ = folder / "field"
     field_.mkdir(exist_ok=True)
     for name, part in zip(
@@ -144,7 +140,7 @@ def _batch(data: bytes, folder: Path) -> None:
     ):
         (field_ / name).write_bytes(part)
     source = _file(folder, "data.npy", b"data")
-    if not _field_row.is_current(field_, str(source), SETTINGS):
+    if not _field_row.is_current(field_, str(source), seeds.SETTINGS):
         return
     row = {"field": "field", "path": "data.npy", "status": "done", "message": ""}
     row |= _field_row.row_of(field_)
@@ -242,7 +238,7 @@ ZSPY_FILES = (
 
 def _zspy(data: bytes, folder: Path) -> None:
     store = folder / "in.zspy"
-    for name, part in zip(ZSPY_FILES, data.split(SPLIT), strict=False):
+    for name, part in zip(ZSPY_FILES, data.split(seeds.SPLIT), strict=False):
         path = store / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if part:
@@ -265,264 +261,6 @@ def _header(data: bytes, folder: Path) -> None:
         raise Broken(f"{name!r} declares {declared!r} bytes")
 
 
-def _npy() -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.zeros((16, 16), "<f4"))
-    return stream.getvalue()[:256]
-
-
-def _mrc() -> bytes:
-    head = bytearray(1024)
-    struct.pack_into("<4i", head, 0, 4, 4, 1, 1)
-    head[208:216] = b"MAP DA\0\0"
-    return bytes(head) + bytes(32)
-
-
-def _header_seeds() -> list[bytes]:
-    dm3 = struct.pack(">3i", 3, 100, 1) + bytes(20)
-    dm4 = struct.pack(">iqi", 4, 100, 1) + bytes(20)
-    return [_npy(), _mrc(), dm3, dm4, b"II\x97\x01" + bytes(40), b"text", b"PK\3\4"]
-
-
-def _batch_seeds() -> list[bytes]:
-    depth = {"N": 6, "ci": [5, None]}
-    summary = {
-        "stemdisp": __version__,
-        "configuration": SETTINGS,
-        "input": {"path": ["data.npy"], "sha256": hashlib.sha256(b"data").hexdigest()},
-        "pixel_size_A": [0.14, 0.14],
-        "decay": {"delta0_A": 0.5, "delta0_err_A": 0.1, "xi_planes": 2.0, "xi_ci_planes": [1, 3]},
-        "depth": {"displacement": depth, "vacancy": depth, "difference": {"N": 0, "ci": [-2, 1]}},
-        "bulk_offset_A": {"delta": 0.01, "delta_err": 0.004},
-        "warnings": [{"code": "drift", "message": "much"}],
-    }
-    names = list(tables.specs("planes"))
-    lines = [
-        ",".join(names),
-        ",".join(["1"] * len(names)),
-        ",".join(["2"] + [""] * (len(names) - 1)),
-    ]
-    marker = b"planes.csv\nsummary.json\n"
-    planes_csv = ("\n".join(lines) + "\n").encode()
-    bare = summary | {"decay": None, "depth": None}
-    return [
-        json.dumps(each).encode() + SPLIT + planes_csv + SPLIT + marker for each in (summary, bare)
-    ]
-
-
-def _zspy_seeds() -> list[bytes]:
-    array = {"zarr_format": 2, "shape": [4, 4], "chunks": [4, 4], "dtype": "<f4", "order": "C"}
-    array |= {"compressor": None, "fill_value": 0, "filters": None}
-    axis = {"name": "x", "scale": 0.1, "size": 4, "units": "nm", "navigate": False}
-    group = b'{"zarr_format": 2}'
-    attrs = b'{"learning_results": {}, "ragged": false}'
-    whole = [group, b"", attrs, json.dumps(axis).encode(), json.dumps(array).encode(), bytes(64)]
-    packed = array | {"compressor": {"id": "blosc", "cname": "lz4"}}
-    piece = struct.pack("<4B3I", 2, 1, 0, 4, 64, 64, 80) + bytes(64)
-    copied = json.dumps({"metadata": {".zgroup": {"zarr_format": 2}}}).encode()
-    other = [group, copied, attrs, json.dumps(axis).encode(), json.dumps(packed).encode(), piece]
-    return [SPLIT.join(whole), SPLIT.join(other)]
-
-
-def _cif_seeds() -> list[bytes]:
-    head = "data_x\n_cell_length_a 4.0\n_cell_length_b 4.0\n_cell_length_c 4.0\n"
-    head += "_cell_angle_alpha 90\n_cell_angle_beta 90\n_cell_angle_gamma 90\n"
-    loop = "loop_\n_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n"
-    loop += "_atom_site_fract_y\n_atom_site_fract_z\n_atom_site_occupancy\n"
-    atoms = "K1 K 0 0 0 1\nTa1 Ta 0.5 0.5 0.5 1\nO1 O 0.5 0.5 0 1\n"
-    number = "_space_group_IT_number 221\n"
-    name = "_symmetry_space_group_name_H-M 'P m -3 m'\n"
-    ops = "loop_\n_space_group_symop_operation_xyz\n'x,y,z'\n'-x,-y,z'\n"
-    return [(head + more + loop + atoms).encode() for more in (number, name, ops)]
-
-
-def _config_seeds() -> list[bytes]:
-    rest = '[input]\npath = ["a.hspy", "b"]\nkind = "stack"\npixel_size = 0.1\n[crystal]\n'
-    rest += 'structure = "x.cif"\ncage = "Ta"\nborn_charges = {K = 1.0, O = -2.0}\n[interface]\n'
-    rest += "present = false\n[specimen]\nthickness_nm = 10.0\n[analysis]\nseed = 3\n"
-    return [config_toml(config.Config()).encode(), rest.encode(), b"[interface]\nat = [[1, 2.5]]\n"]
-
-
-def _corrections_seeds() -> list[bytes]:
-    made = corrections.Corrections((), corrections.ImageId((640, 480), "0f" * 32, "a.hspy"))
-    made = made.remove(1.0, 2.0).add("K", 3, 4.5).move((5, 6), (7, 8)).relabel(9, 10, "Ta")
-    return [made.move_interface([(1, 2), (30, 4)]).to_toml().encode(), b"format = 1\n"]
-
-
-def _table_seeds() -> list[bytes]:
-    names = list(tables.specs("columns"))
-    extra = [name for name in ("intensity_ratio", "intensity_ratio_err") if name not in names]
-    lines = [",".join(names + extra)]
-    for species in ("K", "O"):
-        cells = [species if name == "species" else "1" for name in names + extra]
-        lines.append(",".join(cells))
-    return ["\n".join(lines).encode(), b"species,quality,N\nK,0,1\n"]
-
-
-_TOML = (
-    "[",
-    "]",
-    "[[",
-    "]]",
-    "{",
-    "}",
-    "=",
-    '"',
-    '""""',
-    "'",
-    "\n",
-    "#",
-    "true",
-    "false",
-    "nan",
-    "inf",
-)
-_TOML += (
-    "-inf",
-    "1e400",
-    "0x10",
-    "1979-05-27T07:32:00Z",
-    "07:32:00",
-    "\\u0000",
-    "\\u001b",
-    "\\ud800",
-)
-_TOML += ("9223372036854775808", "99999999999999999999999999", "1_000", "-0.0", "\u202e", "\ufeff")
-_TOML += (
-    "\\u001b[2J",
-    "\\u202e",
-    "\\n",
-    "9" * 4400,
-    "[" * 1200,
-    "*.hspy",
-    "a::b",
-    "none",
-    "auto",
-    ".cif",
-)
-_KEYS = tuple(spec.key.rpartition(".")[2] for spec in config.describe())
-_SECTIONS = tuple(dict.fromkeys(f"[{spec.key.partition('.')[0]}]\n" for spec in config.describe()))
-_JSON = (
-    "null",
-    "true",
-    "NaN",
-    "Infinity",
-    "-1",
-    "1e999",
-    "[]",
-    "{}",
-    '""',
-    "[[[[[[[[",
-    '"\\ud800"',
-    ",",
-)
-_JSON += ("999999999999999999999", "0", "1.5", '"x"', "\\u0000", "[null, null]", ":", "9" * 400)
-_CSV = (
-    ",",
-    "\n",
-    "\r",
-    '"',
-    "nan",
-    "inf",
-    "-1",
-    "1e308",
-    "1e-320",
-    "",
-    "\0",
-    ";",
-    "ratio",
-    "occupancy",
-)
-_CSV += ("occupancy_err", "1", "0", "0.5", "True", "9" * 30, "1979-01-01", "\ufeff", "N", "quality")
-_CIF = (
-    "loop_\n",
-    "data_y\n",
-    "'",
-    '"',
-    ";\n",
-    "?",
-    ".",
-    "0.5(2)",
-    "nan",
-    "inf",
-    "1e300",
-    "_cell_length_a",
-)
-_CIF += (
-    "_space_group_IT_number",
-    "_symmetry_equiv_pos_as_xyz",
-    "x,y,z",
-    "-x,1/2+y,z",
-    "P 1",
-    "227",
-)
-_CIF += (
-    "R -3 m",
-    "P n -3 m",
-    "save_",
-    "global_",
-    "#",
-    "_atom_site_fract_x",
-    "_atom_site_occupancy",
-    "180",
-)
-_UNITS = (
-    "nm",
-    "1/nm",
-    "\u00c5",
-    "\u03bcm",
-    "mrad",
-    "n_m",
-    "[",
-    "]",
-    "/px",
-    "null",
-    "1e309",
-    "-0.1",
-    "[0.1, ",
-)
-_PATHS = (
-    "/",
-    "..",
-    "\n",
-    "::",
-    ".",
-    "*",
-    "[",
-    "]",
-    "?",
-    "~",
-    "\u202e",
-    "e\u0301",
-    "\u00e9",
-    "con",
-    "aux.",
-)
-_PATHS += (
-    "fields.csv",
-    "planes.csv",
-    "-",
-    " ",
-    "$(x)",
-    "`x`",
-    "9" * 300,
-    "\u0130",
-    "\u00df",
-    "\\",
-    ":",
-)
-_MARKS = (
-    "report.html\n",
-    "mine.txt\n",
-    "fields.csv\n",
-    "../",
-    "/",
-    "\n",
-    "\0",
-    "planes.csv\n",
-    "\u2028",
-)
-
 _READER = (DataError, ImportError, *_read.READ_ERRORS)  # `read_file` turns all into a DataError
 
 TARGETS = {
@@ -532,17 +270,17 @@ TARGETS = {
             "config",
             _config,
             (ConfigError,),
-            _config_seeds,
-            _TOML + _KEYS + _SECTIONS,
+            seeds.config_seeds,
+            seeds.TOML + seeds.KEYS + seeds.SECTIONS,
             what="`load_config`; what is accepted is written and read again",
         ),
         Target(
             "corrections",
             _corrections,
             (ConfigError,),
-            _corrections_seeds,
+            seeds.corrections_seeds,
             (
-                *_TOML,
+                *seeds.TOML,
                 "action",
                 "at_px",
                 "to_px",
@@ -563,32 +301,32 @@ TARGETS = {
             _curve,
             (ConfigError,),
             lambda: [b"ratio,occupancy,occupancy_err\n0,0,.1\n1,1,.1\n"],
-            _CSV,
+            seeds.CSV,
             what="`response.read_curve`",
         ),
         Target(
             "batch",
             _batch,
             (),
-            _batch_seeds,
-            _JSON + _CSV,
+            seeds.batch_seeds,
+            seeds.JSON + seeds.CSV,
             8192,
-            what="what a batch reads back of earlier fields: `is_current`, `row_of`, `write_tables`",
+            what="earlier fields of a batch: `is_current`, `row_of`, `write_tables`",
         ),
         Target(
             "marker",
             _marker,
             (ConfigError,),
             lambda: [b"report.html\n", b"fields.csv\nplanes.csv\n", b"mine.txt\n"],
-            _MARKS,
+            seeds.MARKS,
             what="the list of files of an output directory, before it is replaced",
         ),
         Target(
             "cif",
             _cif,
             (ValueError,),
-            _cif_seeds,
-            _CIF,
+            seeds.cif_seeds,
+            seeds.CIF,
             8192,
             what="`load_structure` and `project`",
         ),
@@ -596,17 +334,17 @@ TARGETS = {
             "tables",
             _tables,
             (),
-            _table_seeds,
-            _CSV + tuple(tables.specs("columns")),
+            seeds.table_seeds,
+            seeds.CSV + tuple(tables.specs("columns")),
             8192,
-            what="checks of a user's table: `tables.ordered`, `average_planes`, `average_occupancy`",
+            what="a user's table: `tables.ordered`, `average_planes`, `average_occupancy`",
         ),
         Target(
             "paths",
             _paths,
             (ConfigError,),
             lambda: [b"a/f1.hspy\na/f10.hspy\nb/f1.hspy::x\n*.dm4", b"con.tif\n../f.tif"],
-            _PATHS,
+            seeds.PATHS,
             what="patterns, order and names of fields",
         ),
         Target(
@@ -614,7 +352,7 @@ TARGETS = {
             _unit,
             (),
             lambda: [b'[0.1, "nm"]', b'[2, "1/nm"]', b'[1, "n_m"]', b'[1e-11, "m"]'],
-            _UNITS + _JSON,
+            seeds.UNITS + seeds.JSON,
             256,
             what="units and scales of axes as files state them",
         ),
@@ -622,9 +360,9 @@ TARGETS = {
             "zspy",
             _zspy,
             _READER,
-            _zspy_seeds,
+            seeds.zspy_seeds,
             (
-                *_JSON,
+                *seeds.JSON,
                 "shape",
                 "chunks",
                 "dtype",
@@ -645,7 +383,7 @@ TARGETS = {
             "header",
             _header,
             _READER,
-            _header_seeds,
+            seeds.header_seeds,
             ("MAP ", "II*\0", "MM\0*", "II+\0", "\\x93NUMPY", "II\x97\x01"),
             what="what the first bytes of a file decide, without HDF5 and TIFF",
         ),

@@ -1,6 +1,7 @@
 """Texts that want to be more than text, and a browser that tells when one succeeds."""
 
 import shutil
+from urllib.parse import unquote
 
 # Set by whatever of them runs; no output may hold it as code.
 MARK = "window.hostile"
@@ -18,7 +19,7 @@ HTML = {
     "comment": f"<!--<script>--><img src=x onerror='{JS}'>",
     "link": f"<a href='javascript:{JS}'>x</a>",
     "details": f"<details open ontoggle='{JS}'><summary>x</summary></details>",
-    "frame": f"<iframe srcdoc='<script>parent.hostile=1</script>'></iframe>",
+    "frame": "<iframe srcdoc='<script>parent.hostile=1</script>'></iframe>",
     "cdata": f"]]></text><script>{JS}</script><text>",
     "css": "</style><style>body{background:url(https://example.invalid/x)}</style>",
 }
@@ -51,7 +52,10 @@ OTHER = {
     "broken tex": r"$\frac{1}$ $_^$ \(",
     "long": "x" * 100_000,
 }
-ALL = HTML | OTHER
+# All that may stand side by side: the comment would hide what follows.
+TOGETHER = " ".join(text for name, text in HTML.items() if name != "comment")
+TOGETHER += " ".join(OTHER[name] for name in ("jinja", "literal", "tex", "broken tex", "turned"))
+ALL = HTML | OTHER | {"together": TOGETHER}
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -79,7 +83,7 @@ class Watched:
     """A page, opened, pointed at and clicked all over; `.said` lists all that should not be."""
 
     def __init__(self, browser, path):
-        self.said = []
+        self.said, self.main = [], ""
         self.context = browser.new_context(viewport={"width": 1000, "height": 800}, has_touch=True)
         self.page = self.context.new_page()
         main = path.as_uri()
@@ -95,7 +99,18 @@ class Watched:
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
         self.page.on("popup", lambda _: self.said.append("window"))
-        self.page.goto(main)
+        self.open(path)
+
+    def _asked(self, request):
+        url = unquote(request.url.partition("#")[0])
+        if url != unquote(self.main) and not url.startswith("data:"):
+            self.said.append(f"asks for {url[:60]}")
+
+    def open(self, path):
+        """Go to a page that may ask for nothing, and forget what was said before."""
+        self.said.clear()
+        self.main = path.as_uri()
+        self.page.goto(self.main)
 
     def explore(self):
         """Use everything that can be used; return what was noticed."""
