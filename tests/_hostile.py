@@ -74,7 +74,7 @@ POKE = """async () => {
 # What a text that became markup would leave behind.
 STRANGE = """() => [...document.querySelectorAll("*")].filter((one) =>
   [...one.attributes].some(({name, value}) => name.startsWith("on") || name === "srcdoc" ||
-    /^\\s*javascript:/i.test(value))
+    (/href|src|action|data$/.test(name) && /^\\s*javascript:/i.test(value)))
   || ["IFRAME", "OBJECT", "EMBED", "BASE", "FORM"].includes(one.tagName)
 ).map((one) => one.outerHTML.slice(0, 200))"""
 
@@ -86,15 +86,7 @@ class Watched:
         self.said, self.main = [], ""
         self.context = browser.new_context(viewport={"width": 1000, "height": 800}, has_touch=True)
         self.page = self.context.new_page()
-        main = path.as_uri()
-        self.page.on(
-            "request",
-            lambda r: (
-                self.said.append(f"asks for {r.url[:60]}")
-                if r.url.partition("#")[0] != main and not r.url.startswith("data:")
-                else None
-            ),
-        )
+        self.page.on("request", self._asked)
         self.page.on("console", lambda message: self.said.append(f"console: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))

@@ -514,8 +514,8 @@ def test_any_text_in_a_cif_file_is_a_structure_or_one_plain_line(name, alone):
 @pytest.mark.parametrize("name", TEXT_NAMES)
 def test_any_text_in_corrections_is_kept_or_refused_in_one_plain_line(name, alone):
     text = quoted(ALL[name])
-    good = "format = 1\n[image]\ninput = {input}\nsha256 = {sha256}\n[[correction]]\naction = {action}\n"
-    good += "at_px = [1, 2]\nspecies = {species}\n"
+    good = "format = 1\n[image]\ninput = {input}\nsha256 = {sha256}\n"
+    good += "[[correction]]\naction = {action}\nat_px = [1, 2]\nspecies = {species}\n"
     fields = {"input": '"a"', "sha256": '"b"', "action": '"add"', "species": '"K"'}
     for field in fields:
         Path("c.toml").write_text(good.format(**fields | {field: text}))
