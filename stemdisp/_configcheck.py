@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stemdisp._patterns import anchored, is_pattern
+from stemdisp._printable import is_hidden
 from stemdisp._texts import read_small
 from stemdisp.errors import ConfigError
 
@@ -33,13 +35,27 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return _quoted(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {toml_value(v)}" for key, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return repr(value)
+
+
+def with_lists(value: Any) -> Any:
+    """Turn tuples into lists, as JSON would, also within dictionaries and lists."""
+    if isinstance(value, dict):
+        return {key: with_lists(item) for key, item in value.items()}
+    return [with_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _quoted(text: str) -> str:
+    """Write a text as a TOML string of one line, with escapes for what would not be seen."""
+    text = text.encode("utf-8", "backslashreplace").decode()  # bytes of a name that are no text
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    plain = "".join(f"\\U{ord(c):08x}" if is_hidden(c) else c for c in text)
+    return f'"{plain}"'
 
 
 def dot(a: Indices, b: Indices) -> int:
@@ -140,7 +156,7 @@ def first_existing(name: str, folders: tuple[Path, ...]) -> str:
     """Return the first place where a file, or one of a pattern, is; else the name as given."""
     file, mark, signal = name.partition("::")
     for folder in folders:
-        if (folder / file).exists():
+        if os.path.exists(folder / file):  # False, too, for what cannot be a name
             return str(folder / file) + mark + signal
     return anchored(name, folders) if is_pattern(name) else name
 

@@ -48,9 +48,20 @@ def is_current(folder: Path, path: str, settings: Mapping[str, Any]) -> bool:
             and [name.partition("::")[2] for name in said["path"]] == [path.partition("::")[2]]
             and _header(folder) == list(tables.specs("planes"))
             and said["sha256"] == sha256_of([path])
+            and _can_be_entered(folder)
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
         return False  # made by another version, or damaged
+
+
+def _can_be_entered(folder: Path) -> bool:
+    """Make of the results what the tables of a batch need, or raise what that raises."""
+    with (folder / _PLANES).open(encoding="utf-8", newline="") as stream:
+        for _ in csv.reader(stream):
+            pass
+    row = {"field": "", "path": "", "status": "done", "message": ""} | row_of(folder)
+    tables.ordered(pd.DataFrame([row]), "fields")
+    return bool(describe_row(row))
 
 
 def _summary(folder: Path) -> dict[str, Any]:

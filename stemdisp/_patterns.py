@@ -79,6 +79,8 @@ def expand(names: Sequence[str], *, leave_out: str | os.PathLike[str]) -> list[s
 def _matching(name: str, leave_out: str | os.PathLike[str]) -> list[str]:
     """List the files of one pattern, or say why there are none."""
     pattern, mark, signal = name.partition("::")
+    if "\0" in pattern:
+        raise ConfigError(f"input {name!r} holds a character that no file name has; correct it")
     files = [path for path in glob.glob(pattern, recursive=True) if is_data(path)]
     outside = [path for path in files if not _is_within(path, leave_out)]
     if not outside:
@@ -109,7 +111,7 @@ def anchored(name: str, folders: Sequence[Path]) -> str:
     pattern, mark, signal = name.partition("::")
     for folder in folders:
         whole = os.path.join(glob.escape(str(folder)), pattern) if folder != Path() else pattern
-        if any(map(is_data, glob.iglob(whole, recursive=True))):
+        if "\0" not in whole and any(map(is_data, glob.iglob(whole, recursive=True))):
             return whole + mark + signal
     return name
 
@@ -136,10 +138,13 @@ def in_order(paths: Iterable[str]) -> list[str]:
     return sorted(paths, key=lambda path: (*map(_natural, Path(path).parts), [path]))
 
 
-def _natural(part: str) -> list[str | int]:
+def _natural(part: str) -> list[str]:
     """Split a name into text and numbers, which take turns and so can be compared."""
     pieces = re.split(r"([0-9]+)", part.casefold())
-    return [int(piece) if k % 2 else piece for k, piece in enumerate(pieces)]
+    # by length and digits: Python makes no number of more than 4300 digits
+    numbers = [piece.lstrip("0") for piece in pieces[1::2]]
+    pieces[1::2] = [f"{len(number):09d}{number}" for number in numbers]
+    return pieces
 
 
 def _signal(path: str) -> str:

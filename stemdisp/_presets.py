@@ -43,6 +43,7 @@ PRESETS: tuple[str, ...] = tuple(_PEROVSKITES)
 _SPECIAL_A = 0.1
 # The geometry compares all pairs of atoms.
 _MAX_ATOMS = 3000
+_MAX_CELL_A = 1000.0  # no image shows a period of this size
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +169,15 @@ def _read_cif(path: Path) -> Structure:
     cosines = np.cos(np.radians([cell.alpha, cell.beta, cell.gamma]))
     # Below zero no three vectors enclose these angles; NaN fails the comparison too.
     room = 1.0 - cosines @ cosines + 2.0 * np.prod(cosines)
-    if not cell.is_crystal() or not min(cell.a, cell.b, cell.c) > 1.0 or not room > 1e-6:
+    lengths, angles = (cell.a, cell.b, cell.c), (cell.alpha, cell.beta, cell.gamma)
+    possible = all(1.0 < length < _MAX_CELL_A for length in lengths) and room > 1e-6
+    possible &= all(0.0 < angle < 180.0 for angle in angles)
+    if not cell.is_crystal() or not possible:
         raise ValueError(
             f"structure {str(path)!r} has no complete unit cell: give three _cell_length_ in "
             "angstrom and three _cell_angle_ that a cell can have."
         )
-    metric = cell_vectors((cell.a, cell.b, cell.c), (cell.alpha, cell.beta, cell.gamma))
+    metric = cell_vectors(lengths, angles)
     sites = _checked_sites(crystal, path)
     filled = [_fill_cell(ops, sites, metric) for ops in _settings(crystal, metric, path)]
     # Of two origin choices the right one leaves atoms on special positions, hence fewer of them.

@@ -297,7 +297,9 @@ def _check_ours(target: Path) -> None:
 def _ours(folder: Path) -> set[str]:
     """Read the list of what stemdisp wrote into a directory."""
     marker = folder / MARKER
-    return set(marker.read_text(encoding="utf-8").splitlines()) if marker.is_file() else set()
+    # a damaged list names nothing that is there, so that all is foreign
+    text = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
+    return set(text.splitlines())
 
 
 def _not_ours(target: Path, name: str) -> ConfigError:

@@ -215,7 +215,7 @@ def _title(content: dict[str, Any]) -> str:
             title = content.get("original_metadata")
             for key in source.split("."):
                 title = title.get(key) if isinstance(title, dict) else None
-    return title.strip()[:_LONGEST_TITLE] if isinstance(title, str) else ""
+    return " ".join(title.split())[:_LONGEST_TITLE] if isinstance(title, str) else ""
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -63,6 +63,7 @@ def listening() -> Iterator[None]:
         raise
     finally:
         _alarm(0)
+        _state.asked = 0  # a later use of the library was not asked to stop
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
         sys.unraisablehook = hook

@@ -60,9 +60,12 @@ def axis_scale_A(scale: Any, unit: Any) -> float | None:
         Angstrom per pixel; None if the unit is no length or the scale not positive and finite.
     """
     factor = _factor(unit)
-    if factor is None or scale is None or isinstance(scale, str):
+    if factor is None or scale is None or isinstance(scale, str | bytes):
         return None
-    value = float(scale) * factor
+    try:
+        value = float(scale) * factor
+    except (TypeError, ValueError, OverflowError):  # a list, or more digits than a number has
+        return None
     return value if math.isfinite(value) and value > 0 else None
 
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from stemdisp import __version__, _publish
 from stemdisp._field_row import describe_row, is_current, row_of, write_tables
 from stemdisp._patterns import field_names, in_order
+from stemdisp._printable import one_line
 from stemdisp._provenance import settings_of, sha256_of
 from stemdisp._stores import is_data
 from stemdisp.config import Config, with_input
 from stemdisp.errors import explain
-from stemdisp.report.files import TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,8 +71,7 @@ class _Book:
         """Say how a field ended."""
         self.bar.update()
         if self.tell is not None:
-            # a file's name may hold bytes that are no text, which a terminal refuses
-            text = describe_row(self.rows[done.name]).encode(**TEXT).decode()
+            text = one_line(describe_row(self.rows[done.name]))
             with self.bar.external_write_mode():
                 self.tell(f"{len(self.rows)}/{len(self.fields)} {done.name}: {text}{note}")
 

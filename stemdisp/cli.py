@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from stemdisp import __version__, _stopping
+from stemdisp._printable import one_line, printable
 from stemdisp.errors import ConfigError, DataError, explain
 
 
@@ -153,8 +154,7 @@ def run(
             return
         summary = _analyse(settings, target, quiet=quiet, executor=executor)
     if not quiet:
-        click.echo(summary)
-        click.echo(f"Report: {target / 'report.html'}")
+        _say(f"{summary}\nReport: {printable(str(target / 'report.html'))}")
 
 
 def _settings(config: str, inputs: tuple[str, ...], corrections: str | None) -> Any:
@@ -212,10 +212,10 @@ def _analyse_fields(settings: Any, target: Path, *, quiet: bool, executor: Any =
         paths = absolute_paths(paths)
     from stemdisp.batch import run_fields  # heavy
 
-    options = {"executor": executor, "progress": not quiet, "tell": None if quiet else click.echo}
+    options = {"executor": executor, "progress": not quiet, "tell": None if quiet else _say}
     table = run_fields(settings, paths, target, **options)
     if not quiet:
-        click.echo(f"Table: {target / 'fields.csv'}")
+        _say(f"Table: {printable(str(target / 'fields.csv'))}")
     failed = table[table["status"] == "failed"]
     if len(failed):
         raise DataError(
@@ -253,9 +253,10 @@ def edit(config: str, inputs: tuple[str, ...], corrections: str | None) -> None:
     with _named(config):
         result = pipeline.run(settings, corrections=start, progress=True)
     window = editor.edit(result, path=path)
-    click.echo(window.corrections.describe())
+    _say(window.corrections.describe())
     if window.corrections != window.saved:
-        click.echo(f"stemdisp: closed without saving (key s); {path} is as it was", err=True)
+        name = printable(str(path))
+        click.echo(f"stemdisp: closed without saving (key s); {name} is as it was", err=True)
 
 
 @cli.command(short_help="Say what a file holds and what a run would need to be told.")
@@ -266,7 +267,7 @@ def inspect(path: str) -> None:
     from stemdisp.inspection import inspect as describe_file
 
     _prepare()
-    click.echo(describe_file(path))
+    _say(describe_file(path))
 
 
 @cli.command(short_help="Write synthetic data and their truth.")
@@ -319,7 +320,7 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     truth_path = target.with_suffix(".truth.csv")
     write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
     write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
-    click.echo(f"Wrote {target} and {truth_path}")
+    _say(f"Wrote {printable(str(target))} and {printable(str(truth_path))}")
 
 
 @cli.command(name="config")
@@ -417,10 +418,15 @@ def _quiet_libraries(*, debug: bool) -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
+def _say(text: str) -> None:
+    """Print lines of text, in which names of files and signals may stand, on stdout."""
+    click.echo("\n".join(map(printable, text.split("\n"))))
+
+
 def _fail(message: str, status: int, *, debug: bool = False) -> NoReturn:
     """Print one line on stderr (with ``--debug`` the traceback before it) and exit."""
     if debug:
         traceback.print_exc()
     with contextlib.suppress(OSError):  # the terminal may be gone, or a log on a full disk
-        click.echo("stemdisp: " + " ".join(message.split()), err=True)
+        click.echo(f"stemdisp: {one_line(message)}", err=True)
     sys.exit(status)

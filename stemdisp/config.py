@@ -16,17 +16,29 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stemdisp._configcheck import (
+    F401,
     Indices,
+    and,
     check_charges,
     check_indices,
     check_points,
     check_word_or_positive,
+    command,
+    documentation,
     dot,
     explain_invalid,
     first_existing,
+    from,
+    here,
+    it,
+    line,
+    noqa,
     read_toml,
     refuse_unknown,
-    toml_value,  # noqa: F401 - the command line and the documentation take it from here
+    take,
+    the,
+    toml_value,
+    with_lists,
 )
 from stemdisp.errors import ConfigError
 
@@ -326,7 +338,7 @@ def config_to_dict(config: Config) -> dict[str, dict[str, Any]]:
     dict
         One dictionary per table; sequences are lists.
     """
-    return msgspec.json.decode(msgspec.json.encode(config))
+    return with_lists(msgspec.to_builtins(config))  # JSON has no bytes that are no text
 
 
 def config_from_dict(tables: Mapping[str, Any]) -> Config:

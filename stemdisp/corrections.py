@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import math
 import os
 import re
@@ -17,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stemdisp._configcheck import read_toml
+from stemdisp._configcheck import read_toml, toml_value
 from stemdisp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -254,10 +253,12 @@ class Corrections:
         lines = [_HEAD + f"format = {FORMAT}"]
         if self.image is not None:
             lines += ["", "[image]"]
-            lines += [f"{k} = {_toml(v)}" for k in _IMAGE_KEYS if (v := getattr(self.image, k))]
+            lines += [
+                f"{k} = {toml_value(v)}" for k in _IMAGE_KEYS if (v := getattr(self.image, k))
+            ]
         for step in self.steps:
-            lines += ["", "[[correction]]", f"action = {_toml(step.action)}"]
-            lines += [f"{key} = {_toml(getattr(step, key))}" for key in ACTIONS[step.action]]
+            lines += ["", "[[correction]]", f"action = {toml_value(step.action)}"]
+            lines += [f"{key} = {toml_value(getattr(step, key))}" for key in ACTIONS[step.action]]
         return "\n".join(lines) + "\n"
 
     def sha256(self) -> str:
@@ -435,10 +436,3 @@ def _point(key: str, value: Any) -> Point:
 
 def _words(point: Point | None) -> str:
     return "nowhere" if point is None else f"({point[0]:g}, {point[1]:g})"
-
-
-def _toml(value: Any) -> str:
-    """Write numbers, text and lists as JSON, which TOML reads, too."""
-    if isinstance(value, str):
-        value = value.encode("utf-8", "backslashreplace").decode()
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from stemdisp._printable import one_line
+
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 _REMEDIES = {
     errno.EACCES: "check the permissions",
@@ -59,7 +61,7 @@ def explain(error: Exception) -> tuple[str, int]:
         text, status = f"{what}; {_REMEDIES.get(error.errno, 'check the path')}", 3
     else:
         text, status = f"internal error: {type(error).__name__}: {error}", 1
-    return " ".join(text.split()), status
+    return one_line(text), status
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -14,6 +14,8 @@ from stemdisp.tables import check_columns, usable
 
 # Bulk planes needed to judge how much whole planes scatter.
 MIN_BULK_PLANES = 6
+_DELTA = ("delta_A", "delta_err_A", "delta_perp_A", "delta_perp_err_A")
+_RATIO = ("intensity_ratio", "intensity_ratio_err")
 
 
 def average_planes(
@@ -51,7 +53,7 @@ def average_planes(
         ``noise`` is the joint fit's covariance and the offset's error alone, without what the
         halves of a stack add.
     """
-    check_columns(columns, ("species", "N", "i", "delta_A", "delta_err_A", "delta_perp_A"))
+    check_columns(columns, ("species", "N", "i", "quality", *_DELTA))
     extra = columns.attrs.get("displacements")
     if not isinstance(extra, Displacements) or extra.along_u.shape[0] != len(columns):
         extra = None
@@ -95,7 +97,7 @@ def average_occupancy(
         occupancy_err``, one row per plane (err: total; noise: of the fit and the reference alone).
         Ratios are averaged, then calibrated: a bent curve does not bend the noise.
     """
-    check_columns(columns, ("species", "N", "i", "intensity_ratio", "quality"))
+    check_columns(columns, ("species", "N", "i", "quality", *_RATIO))
     reference = columns.attrs.get("anion_reference")
     value = columns["intensity_ratio"].to_numpy(dtype=float)
     error = columns["intensity_ratio_err"].to_numpy(dtype=float)

@@ -298,6 +298,7 @@ def read_curve(path: str | os.PathLike[str]) -> OccupancyCurve:
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     try:
+        # its own name would be fetched, if it were an address, and unpacked, if it ended in .gz
         table = pd.read_csv(io.BytesIO(content))
         ratio, occupancy = (
             pd.to_numeric(table[name]).to_numpy(dtype=float) for name in ("ratio", "occupancy")

@@ -136,6 +136,9 @@ QUALITY_BITS: tuple[QualitySpec, ...] = (
     ),
 )
 
+_NUMBERS = {column.name for column in COLUMNS if column.dtype != "str"}
+_WHOLE = {column.name for column in COLUMNS if column.dtype in ("Int64", "int64")}
+
 # Columns that carry any of these bits take no part in averages and statistics.
 UNUSABLE = Quality.EDGE | Quality.FILM | Quality.NOT_CONVERGED | Quality.MASKED | Quality.MOVED
 UNUSABLE |= Quality.REMOVED | Quality.ADDED
@@ -171,12 +174,25 @@ def check_columns(frame: pd.DataFrame, required: tuple[str, ...], *, what: str =
             f"{what} lacks {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}. "
             "Run the earlier stages first or rename the columns."
         )
+    for name in required:
+        if name in _NUMBERS and not _is_numeric(frame[name], whole=name in _WHOLE):
+            raise ValueError(f"{what}: {name} holds something else than numbers; correct the table")
+
+
+def _is_numeric(values: pd.Series, *, whole: bool) -> bool:
+    """Tell whether a column holds numbers; one of whole numbers may be of nothing but gaps."""
+    if not isinstance(values, pd.Series):  # two columns of one name
+        return False
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return True
+    return whole and all(isinstance(n, int | np.integer) for n in values.dropna())
 
 
 def ordered(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     """Return the documented columns of `frame` in registry order with registry dtypes.
 
-    Columns that the analysis did not make (no interface, no anions) are added empty.
+    Columns that the analysis did not make (no interface, no anions) are added empty. A ValueError
+    names a column whose values are not of its type.
     """
     out = {}
     for name, spec in specs(table).items():
@@ -184,28 +200,37 @@ def ordered(frame: pd.DataFrame, table: str) -> pd.DataFrame:
             values = frame[name]
         else:
             values = pd.Series([pd.NA] * len(frame), index=frame.index)
-        if spec.dtype == "float64":
-            out[name] = pd.to_numeric(values, errors="coerce").astype("float64")
-        elif spec.dtype == "Int64":
-            out[name] = values.astype("Int64")
-        else:
+        try:
+            if spec.dtype == "float64":
+                values = pd.to_numeric(values, errors="coerce")
             out[name] = values.astype(spec.dtype)
+        except (TypeError, ValueError, OverflowError) as err:
+            raise ValueError(f"{table}: {name} holds values that are no {spec.dtype}") from err
     return pd.DataFrame(out)
 
 
 def usable(frame: pd.DataFrame) -> np.ndarray:
     """Return a mask of the columns that may enter averages (no disqualifying quality bit)."""
-    return (frame["quality"].to_numpy(dtype=np.int64) & int(UNUSABLE)) == 0
+    return (_bits(frame) & int(UNUSABLE)) == 0
 
 
 def by_hand(frame: pd.DataFrame) -> np.ndarray:
     """Return the quality of every column with nothing left but what a user set."""
     if "quality" not in frame:
         return np.zeros(len(frame), dtype=np.int64)
-    return frame["quality"].to_numpy(dtype=np.int64) & int(BY_HAND)
+    return _bits(frame) & int(BY_HAND)
 
 
 def count_quality(frame: pd.DataFrame) -> dict[str, int]:
     """Count how many columns carry each quality bit."""
-    q = frame["quality"].to_numpy(dtype=np.int64)
+    q = _bits(frame)
     return {spec.short: int(np.count_nonzero(q & int(spec.bit))) for spec in QUALITY_BITS}
+
+
+def _bits(frame: pd.DataFrame) -> np.ndarray:
+    """Return the quality of every column, or say that a table has none."""
+    check_columns(frame, ("quality",))
+    try:
+        return frame["quality"].to_numpy(dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as err:
+        raise ValueError("columns: quality must be a whole number in every row; 0 is good") from err

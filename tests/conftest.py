@@ -7,6 +7,17 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+try:
+    import hypothesis
+except ImportError:  # those tests are skipped
+    pass
+else:
+    # the same examples on every machine, and no time limit for a machine that is busy
+    hypothesis.settings.register_profile(
+        "same", derandomize=True, deadline=None, max_examples=60, database=None
+    )
+    hypothesis.settings.load_profile("same")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("STEMDISP_SHARED", ROOT.parent / "shared"))
 

@@ -112,7 +112,11 @@ def test_input_takes_one_or_several_paths(invoke, stubs, config, tmp_path, args,
     [
         (DataError("a.tif: too\nsmall"), 3, "stemdisp: a.tif: too small"),
         (OSError(13, "Permission denied", "x.png"), 3, "x.png: Permission denied"),
-        (OSError(28, "No space left on device", "x.png"), 3, "disk is full (x.png); make room"),
+        (
+            OSError(28, "No space left on device", "x.png"),
+            3,
+            "(x.png: No space left on device); free some space",
+        ),
         (KeyError("k"), 1, "internal error: KeyError: 'k'; run again with --debug"),
         (KeyboardInterrupt(), 130, "stopped; nothing was changed"),
     ],

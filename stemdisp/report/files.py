@@ -13,10 +13,11 @@ import pandas as pd
 
 from stemdisp import tables
 from stemdisp._configcheck import toml_value
+from stemdisp._printable import is_hidden, printable
 from stemdisp.corrections import FILE_NAME
 
-# Spreadsheets run a cell that begins with one of these as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Spreadsheets run a cell that begins with one of these as a formula (the wide ones in Japanese).
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _MAX_DEPTH = 50
 # File names may hold bytes that are no text; they are written as escapes and not refused.
 TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -35,7 +36,7 @@ def write_files(result: Any, directory: Path) -> None:
         An existing directory.
     """
     text = json.dumps(strict(result.summary), indent=2, ensure_ascii=False, allow_nan=False)
-    (directory / "summary.json").write_text(text + "\n", **TEXT)
+    (directory / "summary.json").write_text(_seen(text) + "\n", **TEXT)
     if result.corrections is not None:
         (directory / FILE_NAME).write_text(result.corrections.to_toml(), **TEXT)
     for name in ("planes", "columns", "line_profile", "frames", "dose_series"):
@@ -43,6 +44,15 @@ def write_files(result: Any, directory: Path) -> None:
         if name in ("frames", "dose_series") and (frame is None or frame.empty):
             continue
         write_csv(pd.DataFrame() if frame is None else frame, name, directory / f"{name}.csv")
+
+
+def _seen(text: str) -> str:
+    """Escape in JSON what a terminal would act upon; line ends are those between entries."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and is_hidden(c) else c for c in text).replace(
+        "\x7f", "\\u007f"
+    )
 
 
 def strict(value: Any, depth: int = 0) -> Any:
@@ -112,7 +122,11 @@ def write_csv(frame: pd.DataFrame, table: str, path: Path) -> None:
 
 
 def _harmless(text: Any) -> Any:
-    return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULA) else text
+    """Keep a cell from being a formula, a line of its own, or a command to a terminal."""
+    if not isinstance(text, str):
+        return text
+    plain = printable(text)
+    return f"'{plain}" if plain.lstrip().startswith(_FORMULA) else plain
 
 
 def config_toml(config: Any) -> str:
@@ -131,16 +145,12 @@ def config_toml(config: Any) -> str:
     from stemdisp.config import config_to_dict, with_input
 
     lines = []
+    # bytes of a name that are no text: JSON, by which the configuration is copied, has none
     paths = tuple(path.encode(**TEXT).decode() for path in config.input.path)
     for section, keys in config_to_dict(with_input(config, paths)).items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml(value)}" for key, value in keys.items() if value is not None]
+        lines += [
+            f"{key} = {toml_value(value)}" for key, value in keys.items() if value is not None
+        ]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _toml(value: Any) -> str:
-    """Write a value; strings, numbers, booleans and arrays as JSON, which TOML reads, too."""
-    if isinstance(value, dict):
-        return toml_value(value)
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

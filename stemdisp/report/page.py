@@ -8,6 +8,7 @@ from typing import Any
 
 from stemdisp import _plot_style as st
 from stemdisp._plot_numbers import fixed, measured, seen_above, two_digits, with_interval
+from stemdisp._printable import printable
 from stemdisp.config import with_input
 from stemdisp.corrections import FILE_NAME
 from stemdisp.report import figures, interactive, means, rows, wording
@@ -108,16 +109,26 @@ def _render(name: str, values: dict[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters["symbols"] = _symbols
     return environment.get_template(name).render(values)
+
+
+def _shown(value: Any) -> Any:
+    """Show what would turn, end or hide the text around it; markup is the package's own."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def _symbols(text: str) -> Any:
     """Escape a text, set the indices of N_disp and N_vac low, keep values and errors together."""
     from markupsafe import Markup, escape
 
-    out = str(escape(text)).replace(" \N{PLUS-MINUS SIGN} ", "\N{NBSP}\N{PLUS-MINUS SIGN}\N{NBSP}")
+    out = str(escape(_shown(text))).replace(
+        " \N{PLUS-MINUS SIGN} ", "\N{NBSP}\N{PLUS-MINUS SIGN}\N{NBSP}"
+    )
     out = re.sub(r"(?<=\d) (?=Å)", "\N{NBSP}", out)
     for index in ("disp", "vac"):
         out = out.replace(f"N_{index}", f"N<sub>{index}</sub>")
