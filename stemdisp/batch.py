@@ -125,7 +125,7 @@ def run_fields(
     """
     from tqdm import tqdm
 
-    names = in_order(dict.fromkeys(map(os.fspath, paths)))
+    names = in_order(dict.fromkeys(os.fspath(path) for path in paths))
     if not names:
         raise ValueError("paths names no file; give at least one")
     _check(config)

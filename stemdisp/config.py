@@ -78,6 +78,11 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         ),
     ] = "none"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths, also where ``path`` was given as a single one."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
     def __post_init__(self) -> None:
         """Check the values; accept a single path."""
         paths = (self.path,) if isinstance(self.path, str) else tuple(self.path)
@@ -306,7 +311,7 @@ def describe() -> list[KeySpec]:
         words), in the order of the file.
     """
     return [
-        KeySpec(f"{table}.{name}", getattr(struct(), name), meta.title, meta.description)
+        KeySpec(f"{table}.{name}", getattr(struct(), name), str(meta.title), str(meta.description))
         for table, struct in _tables().items()
         for name, meta in _documented_fields(struct)
     ]

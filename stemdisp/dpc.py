@@ -381,8 +381,9 @@ def _pixel_size(
     if not hasattr(segments, "axes_manager"):
         return None
     axes = segments.axes_manager.signal_axes
-    size = [axis_scale_A(axis.scale, axis.units) for axis in axes]
-    return None if len(size) != 2 or None in size else (size[0], size[1])
+    found = [axis_scale_A(axis.scale, axis.units) for axis in axes]
+    known = [length for length in found if length is not None]
+    return (known[0], known[1]) if len(known) == len(found) == 2 else None
 
 
 def dpc_found(result: Dpc, *, high_pass_A: float | None = None) -> dict[str, float | None]:

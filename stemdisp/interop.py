@@ -149,7 +149,9 @@ def to_atomap(columns: pd.DataFrame, image: Any) -> Any:
 
     sublattices = []
     for species, color in _table_colors(columns).items():
-        frame = columns[(columns["species"] == species) & columns[["x_px", "y_px"]].notna().all(1)]
+        frame = columns[
+            (columns["species"] == species) & columns[["x_px", "y_px"]].notna().all(axis=1)
+        ]
         xy = frame[["x_px", "y_px"]].to_numpy(dtype=float)
         sublattice = Sublattice(xy, image, name=species, color=color)
         _fill(sublattice, frame, pixel_A)

@@ -35,6 +35,7 @@ from stemdisp.planes import average_occupancy, average_planes, plane_correlation
 from stemdisp.polarisation import charges_of, polarisation
 from stemdisp.response import OccupancyCurve, choose_curve, is_calibrated
 from stemdisp.result import Result
+from stemdisp.simulate import PROPORTIONAL
 from stemdisp.sublattice import measure_displacements
 from stemdisp.vacancies import flag_vacancies
 
@@ -74,9 +75,9 @@ class Clock:
 
 
 def run(
-    config: Config | str | os.PathLike[str] | dict | Signal2D,
+    config: Config | str | os.PathLike[str] | dict[str, Any] | Signal2D,
     *,
-    settings: Config | dict | None = None,
+    settings: Config | dict[str, Any] | None = None,
     corrections: Corrections | str | os.PathLike[str] | None = None,
     progress: bool = False,
     executor: Executor | None = None,
@@ -180,17 +181,18 @@ def _run(
     with clock.stage("load", bar):
         projection = _project(config)
         curve = _curve(config)  # before anything takes time: its file may be wrong
-        source = open_input(config.input.path, config.input.kind) if signal is None else signal
+        source = open_input(config.input.files, config.input.kind) if signal is None else signal
         kind = classify(source, config.input.kind)
+        curve, notes = _applied(curve, config, source)
     with clock.stage("register", bar):
         seen = acquire(
             source,
             config.input.kind,
-            paths=None if signal is not None else config.input.path,
+            paths=None if signal is not None else config.input.files,
             executor=executor,
             progress=_steps(bar),
         )
-        warnings = [*seen.warnings, *image_notes(by_hand, seen.image.data.shape)]
+        warnings = [*notes, *seen.warnings, *image_notes(by_hand, seen.image.data.shape)]
     with clock.stage("lattice", bar):
         scene = replace(_lattice(seen, source, projection, config, by_hand), curve=curve)
     with clock.stage("refine", bar):
@@ -256,6 +258,22 @@ def _curve(config: Config) -> OccupancyCurve | None:
         config.crystal.zone_axis,
         config.specimen.thickness_nm,
     )
+
+
+def _applied(
+    curve: OccupancyCurve | None, config: Config, source: Signal2D
+) -> tuple[OccupancyCurve | None, list[dict[str, str]]]:
+    """Leave out the calibration of real images where the data say that they need none."""
+    said = source.metadata.get_item("stemdisp.simulation.intensity", default=None)
+    if curve is None or said != PROPORTIONAL or config.analysis.occupancy_calibration != "auto":
+        return curve, []
+    text = (
+        "the data say that they are simulated: columns are Gaussians whose intensity is in "
+        "proportion to their occupancy. The calibration of real images that [specimen] "
+        "thickness_nm asks for is not applied to the occupancy, and what it says of the atoms' "
+        "displacements does not hold; leave thickness_nm unknown"
+    )
+    return None, [{"code": "simulated-columns", "message": text}]
 
 
 def _steps(bar: Any) -> Callable[[int, int], None]:
@@ -377,7 +395,7 @@ def _occupancy(
 def _statistics(scene: Scene, columns: pd.DataFrame, planes: pd.DataFrame) -> dict[str, Any]:
     """Decay, depths and correlation of a crystal with an interface."""
     analysis = scene.config.analysis
-    common = {
+    common: dict[str, Any] = {
         "bulk_from": analysis.bulk_from,
         "confidence": analysis.confidence,
         "seed": analysis.seed,
@@ -401,7 +419,7 @@ def _frames(
     fitted: tuple[pd.DataFrame, pd.DataFrame, list[pd.DataFrame]],
     executor: Executor | None,
     bar: Any,
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, pd.DataFrame | None]:
     """Per-frame table and dose series of a stack, from its columns, film and halves."""
     if seen.registration is None or seen.source is None:
         return {"frames": None, "dose_series": None}

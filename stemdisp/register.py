@@ -122,8 +122,9 @@ class Registration:
         """
         if not self.used[index]:
             raise ValueError(f"frame {index} was left out of the mean; it has no place")
-        if self.places:
-            return self.places[index]
+        found = self.places[index] if self.places else None
+        if found is not None:
+            return found
         start = np.array(self.origin_px) + self.shifts_px[index]
         return Place(start, (self.image.shape[1], self.image.shape[0]))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,7 +179,7 @@ def ordered(frame: pd.DataFrame, table: str) -> pd.DataFrame:
 
     Columns that the analysis did not make (no interface, no anions) are added empty.
     """
-    out = {}
+    out: dict[str, Any] = {}
     for name, spec in specs(table).items():
         if name in frame.columns:
             values = frame[name]
@@ -189,7 +190,8 @@ def ordered(frame: pd.DataFrame, table: str) -> pd.DataFrame:
         elif spec.dtype == "Int64":
             out[name] = values.astype("Int64")
         else:
-            out[name] = values.astype(spec.dtype)
+            kind: Any = spec.dtype
+            out[name] = values.astype(kind)
     return pd.DataFrame(out)
 
 

@@ -188,7 +188,7 @@ def limits(result: Any) -> list[str]:
 
 
 def _limits(result: Any) -> list[tuple[str, str]]:
-    found = [_cation_limit(result)]
+    found: list[tuple[str, str] | None] = [_cation_limit(result)]
     if result.interface is not None:
         found += [_end_limit(result), _place_limit(result), _depth_limit(result)]
         found.append(_null_limit(result))
@@ -340,7 +340,7 @@ def text_summary(result: Any) -> str:
     found = get(result, "warnings") or []
     lines = [
         f"stemdisp {get(result, 'stemdisp') or ''} | {result.projection.name}".strip(),
-        f"input: {', '.join(map(str, source.get('path') or []))} "
+        f"input: {', '.join(map(str, source.get('path') or [])) or 'a signal'} "
         f"({source.get('kind') or 'unknown kind'}, pixel {sizes} Å)",
         f"columns: {len(st.table(result, 'columns'))} fitted, {usable} usable",
     ]
