@@ -356,26 +356,29 @@ def windows(count: int) -> tuple[int, int]:
 
 
 _PAGE = """\
-# A thousand fields in one process
+# Many fields in one process
 
-Written by `{command}` on {date}, in {minutes:.0f} minutes on one core that was shared with other programs.
+Written by `{command}` on {date}, in {minutes:.0f} minutes on one core that was shared with
+other programs.
 
-A batch (`stemdisp.batch.run_fields`: read, analyse, draw, publish, bring the tables up to date) of {count}
-files, one after the other in one process. In each round of {turn}: {kinds}. {failed} fields failed, as they
-should. `benchmarks/endurance.py` looks at the process after every field.
+A batch (`stemdisp.batch.run_fields`: read, analyse, draw, publish, bring the tables up to date)
+of {count} files, one after the other in one process. In each round of {turn}: {kinds}. {failed}
+fields failed, as they should. `benchmarks/endurance.py` looks at the process after every field.
 
 {table}
 
-CPU is processor time of the process and all processes below it, mean per field. The same in yardsticks: in
-units of a fixed piece of work that is timed before each field, because processor time changes with what
-else the machine does. Memory is resident (median); files, threads and children are the largest numbers seen.
+CPU is processor time of the process and all processes below it, mean per field. The same in
+yardsticks: in units of a fixed piece of work that is timed before each field, because processor
+time changes with what else the machine does. Memory is resident (median); files, threads and
+children are the largest numbers seen.
 
 | last {window} fields against {first} to {last} | change | promised |
 |---|---|---|
 | memory, with child processes (mean) | {memory:+.1%} | < 5 % |
-| CPU per field | {speed:+.1%} in yardsticks, {raw:+.1%} in seconds | < 5 % |
+| CPU per field, in yardsticks | {speed:+.1%} | < 5 % |
+| CPU per field, in seconds | {raw:+.1%} | |
 | objects that Python keeps (mean) | {objects:+.1%} | < 5 % |
-| open files, threads, child processes, figures | {files:+d}, {threads:+d}, {children:+d}, {figures:+d} | 0 |
+| files, threads, children, figures | {files:+d}, {threads:+d}, {children:+d}, {figures:+d} | 0 |
 """
 
 

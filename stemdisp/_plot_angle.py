@@ -86,4 +86,5 @@ def _wheel(ax: Axes, result: Any, limit: float) -> None:
             arrowprops={"arrowstyle": "-|>", "color": st.INK, "lw": 0.9, "shrinkA": 0},
         )
         place.text(1.5 * unit[0], 1.5 * unit[1], st.direction_name(uvw), ha="center", va="center")
-    place.text(0.0, 2.1, f"rim: {limit * 1000:g} pm\nor more", ha="center", va="center")
+    factor, of = st.displacement_unit(result)
+    place.text(0.0, 2.1, f"rim: {limit * 10 * factor:g} {of}\nor more", ha="center", va="center")

@@ -32,7 +32,7 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib Axes
-        In nm; the colour bar is in pm and symmetric about zero.
+        In nm; the colour bar is symmetric about zero, in Å, or in pm without an interface.
     """
     from matplotlib.collections import PolyCollection
 
@@ -43,11 +43,13 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
     u, v = st.lattice_nm(result)
     centres = st.columns_nm(result, frame)
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) @ np.stack([u, v])
-    pm = frame["delta_A"].to_numpy() * 100.0
-    limit = max(float(np.percentile(np.abs(pm), 99)), 1.0) if pm.size else 1.0
+    factor, unit = st.displacement_unit(result)
+    delta = frame["delta_A"].to_numpy() * factor
+    least = 0.01 * factor
+    limit = max(float(np.percentile(np.abs(delta), 99)), least) if delta.size else least
     cells = PolyCollection(
         centres[:, None, :] + corners,
-        array=pm,
+        array=delta,
         cmap=diverging_map(),
         clim=(-limit, limit),
         linewidths=0,
@@ -61,7 +63,7 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
         st.label_planes(ax, result)
     st.scale_bar(ax)
     name = st.direction_name(result.projection.u_uvw)
-    _color_bar(ax, cells, f"δ along {name} (pm)", beside=result.interface is not None)
+    _color_bar(ax, cells, f"δ along {name} ({unit})", beside=result.interface is not None)
     return ax
 
 

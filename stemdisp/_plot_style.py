@@ -289,6 +289,11 @@ def spacing_pt(ax: Axes, result: Any) -> float:
     return float(np.sqrt(cell / per_cell) * min(box / size))
 
 
+def displacement_unit(result: Any) -> tuple[float, str]:
+    """Return what turns angstrom into the unit of the page's words, and that unit."""
+    return (100.0, "pm") if result.interface is None else (1.0, "Å")
+
+
 def lattice_nm(result: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the lattice vectors u and v in nm, in image directions (x right, y down)."""
     scale = nm_per_px(result)

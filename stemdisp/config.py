@@ -81,7 +81,7 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     @property
     def files(self) -> tuple[str, ...]:
         """The paths, also where ``path`` was given as a single one."""
-        return (self.path,) if isinstance(self.path, str) else self.path
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path)
 
     def __post_init__(self) -> None:
         """Check the values; accept a single path."""

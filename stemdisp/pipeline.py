@@ -419,7 +419,7 @@ def _frames(
     fitted: tuple[pd.DataFrame, pd.DataFrame, list[pd.DataFrame]],
     executor: Executor | None,
     bar: Any,
-) -> dict[str, pd.DataFrame | None]:
+) -> dict[str, Any]:
     """Per-frame table and dose series of a stack, from its columns, film and halves."""
     if seen.registration is None or seen.source is None:
         return {"frames": None, "dose_series": None}

@@ -165,7 +165,8 @@ def _map(figure: Any, result: Any, sources: dict[str, Any], facts: dict[str, Any
     else:
         figure.circle("x", "y", radius=float(0.46 * min(size)), **style)
     name = st.direction_name(result.projection.u_uvw)
-    text = f"{limit * 100:.2g} pm"
+    factor, unit = st.displacement_unit(result)
+    text = f"{limit * factor:.2g} {unit}"
     facts["bar"] = {
         "colors": palette[:: _STEPS // 10],
         "low": f"\N{MINUS SIGN}{text}",
