@@ -38,9 +38,10 @@ test: lint ## check the style and run the fast tests (ARGS: further options of p
 test-all: lint $(SET_UP_ALL) ## as test, with the slow tests and multislice
 	@$(BIN)/python -m pytest -q $(SPREAD) -m "slow or not slow" $(ARGS)
 
-lint: $(SET_UP_TEST) ## check the style
+lint: $(SET_UP_TEST) ## check the style and the types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: run 'make format'." >&2; exit 1; }
+	@$(BIN)/python -m mypy --no-error-summary
 
 format: $(SET_UP_TEST) ## put the code in the common format
 	@$(BIN)/ruff check --fix --quiet .
@@ -61,7 +62,7 @@ sample-data: $(SET_UP) ## make the sample data again
 	@$(BIN)/stemdisp simulate sample_data/lao_kto_111.hspy --preset lao-kto-111 --seed 2
 
 clean: ## delete what was made, except results
-	@rm -rf $(VENV) build docs/_build docs/_generated .pytest_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) build docs/_build docs/_generated .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	@find stemdisp tests docs benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(SET_UP): pyproject.toml constraints.txt

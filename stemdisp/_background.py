@@ -39,7 +39,7 @@ class _Axis:
     def near(self, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First function and the values (n, 4) of four at the pixels nearest to points."""
         pixel = np.clip(np.rint(where), 0, self.basis.shape[1] - 1).astype(np.int64)
-        piece = np.repeat(np.arange(len(self.edge) - 1), np.diff(self.edge.astype(np.int64)))
+        piece = np.repeat(np.arange(len(self.edge) - 1), np.ediff1d(self.edge.astype(np.int64)))
         return piece[pixel], self.basis[:, pixel].T
 
     def gram(self) -> np.ndarray:

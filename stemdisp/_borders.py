@@ -135,7 +135,7 @@ class Border:
         self, species: str, xy: np.ndarray, start: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Shift of one plane near that of the plane below, and the heights of its sites there."""
-        best = None
+        best = (np.inf, start, np.zeros(len(xy)))
         for step in _DISC * MAX_CHANGE_A / self.angstrom:
             shift = start + step
             if np.hypot(*shift) * self.angstrom > MAX_SHIFT_A:
@@ -143,7 +143,7 @@ class Border:
             height, misfit = self.likeness.compare(species, xy + shift)
             # where the plane is there in part only, the rest has no say
             typical = float(np.nanmean(np.minimum(misfit, 1.0))) if np.isfinite(misfit).any() else 1
-            if best is None or typical < best[0] - SHIFT_GAIN:
+            if typical < best[0] - SHIFT_GAIN:
                 best = (typical, shift, height)
         return best[1], best[2]
 

@@ -123,7 +123,7 @@ class _Correlator:
 
     def __init__(
         self,
-        frames: Sequence[np.ndarray],
+        frames: Sequence[np.ndarray] | np.ndarray,
         my: int,
         mx: int,
         *,

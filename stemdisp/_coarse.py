@@ -62,7 +62,7 @@ def coarsen(problem: Problem, state: State, coarse: Scaled, block: int) -> tuple
         start=start,
         under=background.under(*(start / problem.step).T),
         leash=problem.leash / block,
-        width_bounds=(_widened(low, block), _widened(high, block)),
+        width_bounds=(float(_widened(low, block)), float(_widened(high, block))),
         expected=problem.expected / block**2,
         prior=problem.prior * block**2,
     ), replace(state, columns=_columns_to_blocks(state.columns, problem, block),

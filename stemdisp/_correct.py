@@ -201,7 +201,10 @@ class _Book:
         return self.table["quality"].to_numpy(dtype=np.int64) & int(Quality.REMOVED) > 0
 
     def _mark(self, row: int, bit: Quality) -> None:
-        self.table.loc[row, "quality"] |= int(bit)
+        self.table.loc[row, "quality"] = self._bits(row) | int(bit)
+
+    def _bits(self, row: int) -> int:
+        return int(self.table["quality"].to_numpy(dtype=np.int64)[row])
 
     def _inside(self, at: np.ndarray) -> None:
         height, width = self.shape
@@ -233,7 +236,7 @@ class _Book:
         if row < 0:
             return "of none at all"
         x, y = self.home[row]
-        return f"{self.table.loc[row, 'species']} at ({x:.1f}, {y:.1f})"
+        return f"{self.table['species'].iloc[row]!s} at ({x:.1f}, {y:.1f})"
 
     def _start(self, row: int, to: np.ndarray) -> None:
         """Let a fit start elsewhere, but not on top of another one."""
@@ -260,7 +263,7 @@ class _Book:
                 f"{self._name(row)} is expected there already; move it to let its fit start "
                 "elsewhere, or relabel it"
             )
-        self.table.loc[row, "quality"] &= ~int(Quality.REMOVED)
+        self.table.loc[row, "quality"] = self._bits(row) & ~int(Quality.REMOVED)
         self.table.loc[row, "species"] = species
         self._start(row, at)
 
@@ -272,13 +275,12 @@ class _Book:
             away = np.hypot(*(sites[["x_px", "y_px"]].to_numpy() - at).T)
             if away.min() <= WITHIN * self.spacing:
                 ij = sites[["i", "j"]].to_numpy(dtype=float)[[np.argmin(away)]]
-        layer, plane = np.nan, pd.NA
+        layer, plane = np.nan, 0
         if interface is not None:
             layer, plane = float(interface.layer(ij)[0]), int(interface.plane(ij)[0])
             faces = [interface] + ([] if interface.far is None else [interface.far])
             if any(face.plane(ij)[0] < 1 for face in faces):
                 quality |= int(Quality.FILM)
-            plane = plane if plane >= 1 else pd.NA
         new = pd.DataFrame(
             {
                 "species": [species],
@@ -287,7 +289,7 @@ class _Book:
                 "x_px": at[0],
                 "y_px": at[1],
                 "layer": layer,
-                "N": pd.array([plane], dtype="Int64"),
+                "N": pd.array([plane if plane >= 1 else pd.NA], dtype="Int64"),
                 "quality": np.array([quality], dtype=np.int64),
             }
         )

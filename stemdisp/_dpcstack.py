@@ -161,8 +161,12 @@ def _rotation(
             "order"
         )
     angle = float(np.degrees(least_curl_angle(powers)))
-    options = {"pixel_size_A": step, "rotation_deg": angle, "vector": vector}
-    margins = [analyse_dpc(_filled(frames[k]()), **options).sign_margin for k in seen]
+    margins = [
+        analyse_dpc(
+            _filled(frames[k]()), pixel_size_A=step, rotation_deg=angle, vector=vector
+        ).sign_margin
+        for k in seen
+    ]
     return angle if sum(margins) >= 0 else angle - float(np.copysign(180.0, angle))
 
 
@@ -217,7 +221,8 @@ def align_segments(
         return np.where(number > 0, result.image, np.nan), result
 
     image, result = integrated(sums.sum(axis=0), total)
-    noise, parts = result.noise_psd, None
+    noise: tuple[np.ndarray, np.ndarray] | None = result.noise_psd
+    parts = None
     if counts[1].any():
         halves = np.stack([integrated(*half)[0] for half in zip(sums, counts, strict=True)])
         noise = half_noise(np.nan_to_num(halves) * counts, counts)

@@ -69,7 +69,8 @@ class Window:
             self.image: Axes = self.figure.add_axes(IMAGE_BOX)
             self.panel: Axes = self.figure.add_axes(PANEL_BOX)
             self._message = self.figure.text(0.015, 0.018, "", va="center", wrap=False)
-        self.figure.canvas.manager.set_window_title("stemdisp: corrections")
+        if self.figure.canvas.manager is not None:
+            self.figure.canvas.manager.set_window_title("stemdisp: corrections")
         self.panel.set_axis_off()
         self._show_image()
         self._make_artists()
@@ -86,8 +87,8 @@ class Window:
         self.image.set(xticks=[], yticks=[])
         if self._result.interface is not None:
             line = self._result.interface.outline(self._result.lattice, data.shape)
-            style = {"lw": 1.6, "path_effects": st.outlined(2.4)}
-            self.image.plot(*line.T, color="white", zorder=2, **style)
+            style: dict[str, Any] = {"lw": 1.6, "path_effects": st.outlined(2.4)}
+            self.image.plot(line[:, 0], line[:, 1], color="white", zorder=2, **style)
         height, width = data.shape
         self.image.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
@@ -175,7 +176,7 @@ class Window:
             artist.remove()
         panel.set(xlim=(0, 1), ylim=(0, 1))
         ring, cross = self._marks()
-        rows = [
+        rows: list[tuple[dict[str, Any], str]] = [
             ({"s": 45, "color": self.colors[name], "linewidths": 0},
              f"{name}   key {k}" + ("   (a adds this)" if name == text.adds else ""))
             for k, name in enumerate(self._names, start=1)

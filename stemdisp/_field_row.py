@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -144,7 +145,9 @@ def describe_row(row: Mapping[str, Any]) -> str:
     return f"delta(1) = {delta}, xi = {xi}, N_vac = {vacant}"
 
 
-def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> pd.DataFrame:
+def write_tables(
+    rows: Sequence[Mapping[str, Any]], folder: Path, *, kept: dict[str, str] | None = None
+) -> pd.DataFrame:
     """Write fields.csv and planes.csv, each by renaming a finished file.
 
     Parameters
@@ -154,14 +157,20 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> pd.DataFram
         fields' directories.
     folder : Path
         The output of the batch.
+    kept : dict, optional
+        The planes of fields as text, by name: what is missing is read and put there. So a batch
+        reads each field's planes once, and not after every later field again.
 
     Returns
     -------
     DataFrame
         The content of fields.csv.
     """
+    kept = {} if kept is None else kept
     names = [row["field"] for row in rows if row["status"] == "done"]
-    write_then_rename(folder / _PLANES, lambda path: _gather_planes(names, folder, Path(path)))
+    write_then_rename(
+        folder / _PLANES, lambda path: _gather_planes(names, folder, Path(path), kept)
+    )
     blank = {name: "" for name, spec in tables.specs("fields").items() if spec.dtype == "str"}
     frame = pd.DataFrame([blank | dict(row) for row in rows], columns=list(tables.specs("fields")))
     table = tables.ordered(frame, "fields")
@@ -169,13 +178,21 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> pd.DataFram
     return table
 
 
-def _gather_planes(names: Sequence[str], folder: Path, path: Path) -> None:
+def _gather_planes(names: Sequence[str], folder: Path, path: Path, kept: dict[str, str]) -> None:
     """Put the planes of all fields one after the other, cell by cell as they stand."""
     with path.open("w", newline="", **TEXT) as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["field", *tables.specs("planes")])
+        csv.writer(out, lineterminator="\n").writerow(["field", *tables.specs("planes")])
         for name in names:
-            with (folder / name / _PLANES).open(encoding="utf-8", newline="") as stream:
-                lines = csv.reader(stream)
-                next(lines, None)
-                writer.writerows([name, *cells] for cells in lines)
+            if name not in kept:
+                kept[name] = _planes_of(name, folder)
+            out.write(kept[name])
+
+
+def _planes_of(name: str, folder: Path) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    with (folder / name / _PLANES).open(encoding="utf-8", newline="") as stream:
+        lines = csv.reader(stream)
+        next(lines, None)
+        writer.writerows([name, *cells] for cells in lines)
+    return text.getvalue()

@@ -84,7 +84,7 @@ def filtered_frames(
             fine += found[1]
     if usable.any():
         power = np.zeros(small)
-        for i in np.flatnonzero(usable):
+        for i in np.flatnonzero(usable).tolist():
             power += frames[i].astype(float) ** 2
         count = np.count_nonzero(usable)
         weight = matched_filter(power / count, (_FINE * factor, fine / count))
@@ -92,7 +92,7 @@ def filtered_frames(
         def filtered(i: int) -> np.ndarray:
             return fft.idctn(frames[i] * weight, norm="ortho")
 
-        index = np.flatnonzero(usable)
+        index = np.flatnonzero(usable).tolist()
         for i, frame in zip(index, spread(filtered, ((i,) for i in index)), strict=True):
             frames[i] = frame
     return frames, usable

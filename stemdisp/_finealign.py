@@ -119,7 +119,7 @@ def refine_shifts(
             # A frame moves against the others; about their common mean the move is smaller.
             move *= (len(index) - 1) / len(index)
             shifts[i] += move
-            spectra.move(i, move)
+            spectra.move(int(i), move)
         used[index] = not_outlying(correlation[index])
     shifts -= shifts[np.flatnonzero(used)[0]]
     shifts[~used] = np.nan

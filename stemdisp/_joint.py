@@ -187,7 +187,7 @@ class _Stage:
 
     def _system(self, state: State) -> System:
         """Assemble the normal equations, unless nothing has moved that would change them."""
-        if self.assembled is not None:
+        if self.assembled is not None and self.system is not None:
             change = state.columns - self.assembled
             change[:, 0] *= self._unit(state)
             change /= state.sigma[:, None]
@@ -210,7 +210,7 @@ class _Stage:
             typical = _medians(state.sigma, problem.kind)[problem.kind]
             gradient[:, 3] += _width_prior(problem, state) * (typical - state.sigma)
         else:
-            tail = np.bincount(groups(problem), gradient[:, 3], minlength=len(held))
+            tail += np.bincount(groups(problem), gradient[:, 3], minlength=len(held))
             tail[held] = gradient[:, 3] = 0.0
         if problem.order == 0:
             tail = np.concatenate([tail, inner])

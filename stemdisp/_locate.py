@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,10 @@ def locate(
     """
     n, index = len(frames), np.flatnonzero(usable)
     drift, before = np.zeros((n, 2)), None
-    frame = frames.__getitem__
+    frame: Callable[[int], np.ndarray] = frames.__getitem__
     for placing in range(_PLACINGS):
         place = place_series(
-            lambda i, frame=frame: frame(index[i]),
+            partial(_of, frame, index),
             index.size,
             max_step,
             guard=guard,
@@ -115,6 +116,11 @@ def locate(
     shifts[~used], drift[~used] = np.nan, 0.0
     shifts -= shifts[np.flatnonzero(used)[0]]
     return Located(shifts, drift, used, correlation, place.report)
+
+
+def _of(frame: Callable[[int], np.ndarray], index: np.ndarray, i: int) -> np.ndarray:
+    """Frame number `i` of those in `index`."""
+    return frame(int(index[i]))
 
 
 def _nothing() -> None:
@@ -165,11 +171,11 @@ def coarse_drift(
     """
     shape = frames.shape[1:]
     shifts, drift = (part.copy() for part in start)
-    index = np.flatnonzero(used)
+    index = np.flatnonzero(used).tolist()
     rounds = _ROUNDS if len({line_axis[k] for k in index}) == 1 else _ROUNDS_OF_TWO
     for _ in range(rounds):
-        first, size = common_area(shifts[index], shape, 0.05)
-        size = (int(size[0]), int(size[1]))
+        first, extent = common_area(shifts[index], shape, 0.05)
+        size = (int(extent[0]), int(extent[1]))
         places = {
             k: Place(
                 first + shifts[k],

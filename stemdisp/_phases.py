@@ -135,7 +135,7 @@ def _two_strongest(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Choose the pair of reflections that fixes a shift best: strong, long and not parallel."""
     best, pair = -1.0, ((1, 0), (0, 1))
-    keys = sorted(strength, key=strength.get, reverse=True)[:8]
+    keys = sorted(strength, key=strength.__getitem__, reverse=True)[:8]
     for a in keys:
         for b in keys:
             ga, gb = np.array(a) @ recip, np.array(b) @ recip

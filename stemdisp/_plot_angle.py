@@ -68,7 +68,7 @@ def full_colour_nm(vectors: np.ndarray) -> float:
 def _wheel(ax: Axes, result: Any, limit: float) -> None:
     """Draw the key beside the map, with the lattice vectors u and v on its rim."""
     beside = 1.14 if result.interface is not None else 1.03
-    place = ax.inset_axes([beside, 0.5, 0.245, 0.40])
+    place = ax.inset_axes((beside, 0.5, 0.245, 0.40))
     size = np.linspace(-1.0, 1.0, 201)
     x, y = np.meshgrid(size, size)
     rgb = directed(np.stack([x, y], axis=-1))
@@ -85,5 +85,6 @@ def _wheel(ax: Axes, result: Any, limit: float) -> None:
             xytext=(0.0, 0.0),
             arrowprops={"arrowstyle": "-|>", "color": st.INK, "lw": 0.9, "shrinkA": 0},
         )
-        place.text(*(1.5 * unit), st.direction_name(uvw), ha="center", va="center")
-    place.text(0.0, 2.1, f"rim: {limit * 1000:g} pm\nor more", ha="center", va="center")
+        place.text(1.5 * unit[0], 1.5 * unit[1], st.direction_name(uvw), ha="center", va="center")
+    factor, of = st.displacement_unit(result)
+    place.text(0.0, 2.1, f"rim: {limit * 10 * factor:g} {of}\nor more", ha="center", va="center")

@@ -54,7 +54,7 @@ def plot_displacement_distribution(result: Any, *, ax: Axes | None = None) -> Ax
     return ax
 
 
-def _bins(values: list[np.ndarray]) -> np.ndarray | int:
+def _bins(values: list[np.ndarray]) -> list[float] | int:
     """Return bins for all values, as narrow as the narrower distribution asks for."""
     everything = np.concatenate(values)
     if everything.size < 2 or np.ptp(everything) == 0:
@@ -62,7 +62,7 @@ def _bins(values: list[np.ndarray]) -> np.ndarray | int:
     # Of both together, the distance between two narrow peaks would set the width.
     widths = [np.ptp(np.histogram_bin_edges(v, bins="fd")[:2]) for v in values if v.size > 1]
     count = int(np.clip(np.ceil(np.ptp(everything) / min(widths)), 8, 60)) if widths else 10
-    return np.linspace(everything.min(), everything.max(), count + 1)
+    return np.linspace(everything.min(), everything.max(), count + 1).tolist()
 
 
 def plot_correlation(result: Any, *, which: str = "between", ax: Axes | None = None) -> Axes:
@@ -111,9 +111,9 @@ def _between(ax: Axes, result: Any, color: str) -> None:
         ecolor=st.FAINT,
         elinewidth=1.0,
     )
-    for row, x_at, y_at in zip(planes.itertuples(), x, y, strict=True):
-        if row.N <= 6:
-            ax.annotate(str(row.N), (x_at, y_at), xytext=(5, 4), textcoords="offset points")
+    for number, x_at, y_at in zip(planes["N"].tolist(), x, y, strict=True):
+        if number <= 6:
+            ax.annotate(str(number), (x_at, y_at), xytext=(5, 4), textcoords="offset points")
     ax.set(xlabel="1 \N{MINUS SIGN} occupancy (plane mean)", ylabel="|δ| (Å, plane mean)")
     _note(
         ax,
@@ -188,7 +188,8 @@ def plot_registration(result: Any, *, ax: Axes | None = None) -> Axes:
     if not used.all():
         ax.plot([], [], "o", mec=st.INK, mfc="white", ms=4.5, label="not used")
     ax.set(xlabel="frame", ylabel="shift against frame 0 (Å)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = ax.xaxis.get_major_locator()
+    locator.set_params(integer=True)
     ax.legend(loc="best")
     return ax
 
@@ -230,14 +231,15 @@ def plot_dose(result: Any, *, which: str = "displacement", ax: Axes | None = Non
     one = "single frames" if (series.loc[alone, "n_frames"] == 1).all() else "groups of frames"
     # the first mean may be the first point
     means = ~alone & (series["last_frame"] > series.loc[alone, "last_frame"].min()).to_numpy()
-    for part, edge, style in (
+    kinds: tuple[tuple[np.ndarray, str, dict[str, Any]], ...] = (
         (means, st.FAINT, {"fmt": "D", "ms": 4.0, "mfc": "white", "label": "mean from the start"}),
         (alone, st.INK, {"fmt": "o", "ms": 4.6, "mfc": color, "label": one}),
-    ):
+    )
+    for part, edge, style in kinds:
         if part.any():
             y, bar = (series.loc[part, c].to_numpy(dtype=float) for c in (value, error))
-            line = {"mec": edge, "mew": 0.8, "ecolor": edge, "elinewidth": 0.9, "capsize": 2.0}
-            ax.errorbar(x[part], y, yerr=bar, zorder=3 if part is alone else 2, **line, **style)
+            style |= {"mec": edge, "mew": 0.8, "ecolor": edge, "elinewidth": 0.9, "capsize": 2.0}
+            ax.errorbar(x[part], y, yerr=bar, zorder=3 if part is alone else 2, **style)
     quantity = "δ(1) (Å)" if which == "displacement" else f"{anion} occupancy, N = 1 to 3"
     label = "cumulative dose (e/Å²)" if is_dose else "frames scanned"
     ax.set(xlabel=label, ylabel=quantity)
@@ -256,7 +258,7 @@ def _trend(
         ax.set_title(f"slope: {num.UNKNOWN}", loc="left")
         return
     ends, step, per = where
-    along = np.linspace(*ends, 50)
+    along = np.linspace(ends[0], ends[1], 50)
     middle, wide = line.at(along)
     ax.fill_between(along, middle - wide, middle + wide, color=st.BLUE, alpha=0.18, lw=0, zorder=1)
     ax.plot(along, middle, color=st.BLUE, lw=1.3, zorder=1)

@@ -27,7 +27,8 @@ def _legend(ax: Axes, *, ncols: int = 4) -> None:
         columnspacing=1.2,
         handlelength=1.8,
     )
-    for handle in legend.legend_handles:
+    handles: list[Any] = legend.legend_handles
+    for handle in handles:
         handle.set_alpha(1.0)
         if hasattr(handle, "set_sizes"):
             handle.set_sizes(np.maximum(handle.get_sizes(), 26.0))
@@ -35,7 +36,9 @@ def _legend(ax: Axes, *, ncols: int = 4) -> None:
 
 def _dark_line(ax: Axes) -> None:
     """Give white lines and markers a grey entry in the legend, where the page is white."""
-    for handle in ax.get_legend().legend_handles:
+    legend = ax.get_legend()
+    handles: list[Any] = [] if legend is None else legend.legend_handles
+    for handle in handles:
         handle.set_path_effects(None)
         for name in ("color", "edgecolor"):
             getter = getattr(handle, f"get_{name}", None)
@@ -117,7 +120,8 @@ def plot_image(result: Any, *, ax: Axes | None = None) -> Axes:
             frame = frame[_boxed(result, frame)]
         xy = st.columns_nm(result, frame)
         ax.scatter(
-            *xy.T,
+            xy[:, 0],
+            xy[:, 1],
             s=size**2,
             color=color,
             linewidths=0,
@@ -191,8 +195,10 @@ def plot_zoom(result: Any, *, where: str = "near", ax: Axes | None = None) -> Ax
         missing = (frame["occupancy"] < st.MISSING_BELOW).to_numpy()
         _rings(ax, st.columns_nm(result, frame[~missing]), color, species)
         if missing.any():
+            x, y = st.columns_nm(result, frame[missing]).T
             ax.scatter(
-                *st.columns_nm(result, frame[missing]).T,
+                x,
+                y,
                 s=80,
                 facecolors="none",
                 edgecolors=color,
@@ -231,7 +237,8 @@ def _crosses(result: Any, window: tuple[float, ...]) -> bool:
 
 def _rings(ax: Axes, xy: np.ndarray, color: str, label: str) -> None:
     ax.scatter(
-        *xy.T,
+        xy[:, 0],
+        xy[:, 1],
         s=26,
         facecolors="none",
         edgecolors=color,
@@ -261,7 +268,7 @@ def _zoom_arrows(ax: Axes, result: Any) -> None:
         return
     length, magnification = st.arrow_scale(result, everywhere, ARROW_REACH)
     frame = everywhere[_inside(result, everywhere, (*ax.get_xlim(), *reversed(ax.get_ylim())))]
-    style = {
+    style: dict[str, Any] = {
         "angles": "xy",
         "scale_units": "xy",
         "scale": 1.0,

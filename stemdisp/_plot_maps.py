@@ -32,7 +32,7 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib Axes
-        In nm; the colour bar is in pm and symmetric about zero.
+        In nm; the colour bar is symmetric about zero, in Å, or in pm without an interface.
     """
     from matplotlib.collections import PolyCollection
 
@@ -43,11 +43,13 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
     u, v = st.lattice_nm(result)
     centres = st.columns_nm(result, frame)
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) @ np.stack([u, v])
-    pm = frame["delta_A"].to_numpy() * 100.0
-    limit = max(float(np.percentile(np.abs(pm), 99)), 1.0) if pm.size else 1.0
+    factor, unit = st.displacement_unit(result)
+    delta = frame["delta_A"].to_numpy() * factor
+    least = 0.01 * factor
+    limit = max(float(np.percentile(np.abs(delta), 99)), least) if delta.size else least
     cells = PolyCollection(
         centres[:, None, :] + corners,
-        array=pm,
+        array=delta,
         cmap=diverging_map(),
         clim=(-limit, limit),
         linewidths=0,
@@ -61,7 +63,7 @@ def plot_displacement_map(result: Any, *, ax: Axes | None = None) -> Axes:
         st.label_planes(ax, result)
     st.scale_bar(ax)
     name = st.direction_name(result.projection.u_uvw)
-    _color_bar(ax, cells, f"δ along {name} (pm)", beside=result.interface is not None)
+    _color_bar(ax, cells, f"δ along {name} ({unit})", beside=result.interface is not None)
     return ax
 
 
@@ -71,7 +73,7 @@ def _map_arrows(ax: Axes, result: Any, frame: pd.DataFrame) -> None:
     frame, side = block_means(frame)
     vector = st.displacement_vectors(result, frame)
     length, magnification = st.arrow_scale(result, frame, 1.1 * side)
-    style = {
+    style: dict[str, Any] = {
         "angles": "xy",
         "scale_units": "xy",
         "scale": 1.0,
@@ -102,7 +104,7 @@ def block_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 def _color_bar(ax: Axes, artist: Any, label: str, *, beside: bool) -> None:
     """Draw a colour bar as high as the image, clear of the plane numbers on its right edge."""
-    place = ax.inset_axes([1.16 if beside else 1.03, 0.0, 0.045, 1.0])
+    place = ax.inset_axes((1.16 if beside else 1.03, 0.0, 0.045, 1.0))
     ax.figure.colorbar(artist, cax=place).set_label(label)
 
 
@@ -175,7 +177,8 @@ def plot_counting(result: Any, *, ax: Axes | None = None) -> Axes:
     frame, ideal = frame[keep], ideal[keep]
     for species, color in st.species_colors(result).items():
         chosen = (frame["species"] == species).to_numpy()
-        ax.scatter(*ideal[chosen].T, s=110, color=color, ec=st.INK, lw=0.6, label=species, zorder=4)
+        x, y = ideal[chosen].T
+        ax.scatter(x, y, s=110, color=color, ec=st.INK, lw=0.6, label=species, zorder=4)
     top = _numbered_bands(ax, frame, ideal, point, tangent)
     ax.set_aspect("equal")
     ax.invert_yaxis()
@@ -213,15 +216,18 @@ def _numbered_bands(
         ends = np.stack([base - EDGE_NM * sign, base + EDGE_NM * sign])
         ax.plot(*ends.T, color=st.FAINT, lw=0.8, ls="-" if value % 1 else (0, (4, 3)), zorder=1)
         text = f"l = {value:g}".replace("-", "\N{MINUS SIGN}")
-        ax.text(*(ends[0] - 0.04 * sign), text, va="center", ha="right", color=st.INK, zorder=3)
+        x, y = ends[0] - 0.04 * sign
+        ax.text(x, y, text, va="center", ha="right", color=st.INK, zorder=3)
     for number in np.unique(1 - np.floor(layer)).astype(int):
         middle = point + normal * (start + slope * (1.25 - number))
         half = normal * slope * 0.5
         corners = [middle + half - EDGE_NM * sign, middle + half + EDGE_NM * sign]
         corners += [middle - half + EDGE_NM * sign, middle - half - EDGE_NM * sign]
         ax.fill(*np.array(corners).T, color=st.PALE if number % 2 else "white", lw=0, zorder=0)
+        x, y = middle + (EDGE_NM + 0.04) * sign
         ax.text(
-            *(middle + (EDGE_NM + 0.04) * sign),
+            x,
+            y,
             f"N = {number}",
             va="center",
             ha="left",
@@ -235,7 +241,8 @@ def _film_note(ax: Axes, base: np.ndarray, tangent: np.ndarray) -> None:
     ends = np.stack([base - EDGE_NM * tangent, base + EDGE_NM * tangent])
     ax.plot(*ends.T, color=st.INK, lw=1.6, ls=(0, (5, 3)))
     normal = np.array([tangent[1], -tangent[0]])
-    ax.text(*(base + 0.09 * normal), "film", ha="center", va="center", style="italic")
+    x, y = base + 0.09 * normal
+    ax.text(x, y, "film", ha="center", va="center", style="italic")
 
 
 def _compass(ax: Axes, result: Any, point: np.ndarray, tangent: np.ndarray) -> None:
@@ -248,13 +255,15 @@ def _compass(ax: Axes, result: Any, point: np.ndarray, tangent: np.ndarray) -> N
         tip = start + vector
         ax.annotate(
             "",
-            xy=tip,
-            xytext=start,
+            xy=(tip[0], tip[1]),
+            xytext=(start[0], start[1]),
             zorder=5,
             arrowprops={"arrowstyle": "-|>", "color": st.INK, "lw": 1.6, "shrinkA": 0},
         )
+        x, y = tip + 0.03 * vector / np.linalg.norm(vector)
         ax.text(
-            *(tip + 0.03 * vector / np.linalg.norm(vector)),
+            x,
+            y,
             f"{st.direction_name(uvw)}{what}",
             ha="center",
             va="bottom" if vector[1] <= 0 else "top",

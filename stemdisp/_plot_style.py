@@ -15,6 +15,7 @@ from stemdisp import tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
 
 VERMILLION, BLUE, GREEN, PURPLE = "#D55E00", "#0072B2", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
@@ -28,7 +29,7 @@ MIN_SPACING_PT = 4.0
 MAX_SHOWN_PX = 900
 
 
-def rc_params() -> dict[str, Any]:
+def rc_params() -> Any:
     """Return the matplotlib settings of the report, for ``matplotlib.rc_context``."""
     return {
         "font.family": "sans-serif",
@@ -247,13 +248,13 @@ def label_planes(ax: Axes, result: Any, *, zoomed: bool = False) -> None:
     at = (-along - normal[fixed] * edge) / normal[free]
     low, high = sorted(ax.get_ylim() if vertical else ax.get_xlim())
     step = 0.012 * (high - low)
-    axis = ax.yaxis if vertical else ax.xaxis
+    axis: XAxis | YAxis = ax.yaxis if vertical else ax.xaxis
     inside = (at > low + step) & (at < high - step)
     wanted = inside & ((numbers == 1) | (numbers % every == 0))
     minor = inside if last <= 50 else wanted
     if vertical:
-        axis.tick_right()
-        axis.set_label_position("right")
+        ax.yaxis.tick_right()
+        ax.yaxis.set_label_position("right")
     axis.set_ticks(at[minor], minor=True)
     axis.set_ticks(at[wanted], labels=[str(n) for n in numbers[wanted]])
     axis.set_tick_params(which="major", length=4, labelsize=FONT_PT - 1)
@@ -264,9 +265,10 @@ def label_planes(ax: Axes, result: Any, *, zoomed: bool = False) -> None:
 def interface_line(ax: Axes, result: Any, *, color: str = "white", **style: Any) -> None:
     """Draw the dashed line between film and crystal without changing the limits."""
     limits = ax.get_xlim(), ax.get_ylim()
-    style = {"lw": 1.4, "ls": (0, (5, 3)), "zorder": 5, "path_effects": outlined(2.2)} | style
+    look: dict[str, Any] = {"lw": 1.4, "ls": (0, (5, 3)), "zorder": 5}
+    look |= {"path_effects": outlined(2.2)} | style
     line = result.interface.outline(result.lattice, result.image.shape) * nm_per_px(result)
-    ax.plot(*line.T, color=color, label="interface", **style)
+    ax.plot(line[:, 0], line[:, 1], color=color, label="interface", **look)
     ax.set(xlim=limits[0], ylim=limits[1])
 
 
@@ -282,8 +284,14 @@ def spacing_pt(ax: Axes, result: Any) -> float:
     size = np.abs(np.diff([ax.get_xlim(), ax.get_ylim()], axis=1)).ravel()
     cell = np.abs(np.linalg.det(np.stack([lattice_nm(result)[0], lattice_nm(result)[1]])))
     per_cell = max(len(result.projection.sites), 1)
-    box = ax.get_position().size * ax.figure.get_size_inches() * 72
+    figure: Any = ax.figure
+    box = ax.get_position().size * figure.get_size_inches() * 72
     return float(np.sqrt(cell / per_cell) * min(box / size))
+
+
+def displacement_unit(result: Any) -> tuple[float, str]:
+    """Return what turns angstrom into the unit of the page's words, and that unit."""
+    return (100.0, "pm") if result.interface is None else (1.0, "Å")
 
 
 def lattice_nm(result: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -318,7 +326,7 @@ def arrow_scale(result: Any, frame: pd.DataFrame, reach: float) -> tuple[float, 
     lengths = np.sort(np.hypot(*displacement_vectors(result, frame).T))
     longest = max(float(lengths[-min(5, len(lengths))]), 1e-4)
     cell = min(np.linalg.norm(vector) for vector in lattice_nm(result))
-    magnification = nice_length(reach * cell / longest, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))
+    magnification = nice_length(float(reach * cell / longest), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))
     return nice_length(longest), max(magnification, 1.0)
 
 

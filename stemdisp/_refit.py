@@ -130,7 +130,7 @@ def fit_part(image: np.ndarray, n_frames: int, refit: Refit) -> dict[str, float]
     """
     fitted = _fit(image, n_frames, refit)
     config, displaced = refit.config, refit.config.crystal.displaced
-    bulk = {"bulk_from": config.analysis.bulk_from}
+    bulk_from = config.analysis.bulk_from
     fitted = measure_displacements(
         fitted,
         refit.lattice,
@@ -138,17 +138,19 @@ def fit_part(image: np.ndarray, n_frames: int, refit: Refit) -> dict[str, float]
         displaced=displaced,
         cage=config.crystal.cage,
         factors=refit.delta_factors,
-        **bulk,
+        bulk_from=bulk_from,
     )
-    planes = average_planes(fitted, displaced=displaced, **bulk)
+    planes = average_planes(fitted, displaced=displaced, bulk_from=bulk_from)
     out = dict.fromkeys((*VALUES, *DEPTHS), np.nan)
     out |= _displacement(planes, fitted.attrs["displacements"], config.analysis.bulk_from)
     anion = pure_anion(refit.projection)
     if anion is None or refit.lattice.odd_contrast:  # oxygen is no peak: not measurable
         return out
     full = (config.crystal.cage.split("/")[0],)
-    fitted = measure_occupancy(fitted, anion=anion, trend_species=full, curve=refit.curve, **bulk)
-    anions = average_occupancy(fitted, anion=anion, **bulk)
+    fitted = measure_occupancy(
+        fitted, anion=anion, trend_species=full, curve=refit.curve, bulk_from=bulk_from
+    )
+    anions = average_occupancy(fitted, anion=anion, bulk_from=bulk_from)
     planes = planes.merge(anions, on="N", how="outer").sort_values("N", ignore_index=True)
     return out | _occupancy(fitted, anions, refit, anion) | _depths(fitted, planes, config, anion)
 
@@ -259,7 +261,7 @@ def _depths(
         displaced=config.crystal.displaced,
         anion=anion,
     )
-    out = {}
+    out: dict[str, float] = {}
     for name, depth in (("N_disp", found.displacement), ("N_vac", found.vacancy)):
         out |= {name: float(depth.N), f"{name}_low": depth.ci[0], f"{name}_high": depth.ci[1]}
     return out

@@ -116,7 +116,7 @@ def fit_crystal(
 
 def _expected(scene: Scene, bright: np.ndarray) -> Expected:
     """List the columns that the crystal should have, as the user corrected them."""
-    crystal = {"projection": scene.projection, "interface": scene.interface}
+    crystal: dict[str, Any] = {"projection": scene.projection, "interface": scene.interface}
     return correct_columns(
         find_columns(bright, scene.lattice, **crystal),
         scene.corrections,

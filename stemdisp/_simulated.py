@@ -20,6 +20,19 @@ def shares(text: str) -> tuple[float, ...]:
     return shares
 
 
+def write(signal: Any, path: str) -> None:
+    """Write a simulated signal as .hspy: the same signal gives the same bytes.
+
+    HyperSpy's own ``save`` adds the time to the metadata.
+    """
+    import hyperspy
+    from rsciio.hspy import file_writer
+
+    content = signal._to_dictionary() | {"models": None}
+    content["package_info"] = {"package": "hyperspy", "package_version": hyperspy.__version__}
+    file_writer(path, content)
+
+
 def synthetic(given: dict[str, Any]) -> tuple[Any, Any]:
     """Draw a stack of Gaussian columns."""
     from stemdisp.simulate import simulate_stack

@@ -121,7 +121,7 @@ def match_lattice(
         Best first; empty when nothing fits.
     """
     observed = np.vstack([peaks.freq[:14], -peaks.freq[:14]])
-    indices = sorted(strengths, key=strengths.get, reverse=True)[:7]
+    indices = sorted(strengths, key=strengths.__getitem__, reverse=True)[:7]
     expected = np.array(indices, dtype=float) @ reciprocal
     pairs_p = [(a, b) for a in range(len(peaks.freq[:14])) for b in range(len(observed)) if a != b]
     pairs_g = [(a, b) for a in range(len(indices)) for b in range(len(indices)) if a != b]

@@ -57,9 +57,9 @@ def spread(
         with ThreadPoolExecutor(size) as pool:
             yield from _in_order(pool, function, calls, 2 * size)
         return
-    size = getattr(executor, "n_workers", None) or getattr(executor, "_max_workers", 4)
+    workers: Any = getattr(executor, "n_workers", None) or getattr(executor, "_max_workers", 4)
     with _told_of_lost_workers():
-        yield from _in_order(executor, function, calls, 2 * size)
+        yield from _in_order(executor, function, calls, 2 * int(workers))
 
 
 def _knows_cores() -> bool:

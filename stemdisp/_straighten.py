@@ -57,7 +57,8 @@ def straighten(
     what jitter does to a mean, which no alignment of frames on each other can take out, and errors
     that are read from their difference stay true.
     """
-    index = [k for k, place in enumerate(places) if place is not None]
+    placed = {k: place for k, place in enumerate(places) if place is not None}
+    index = list(placed)
     added = np.zeros((len(places), 2))
     found = _references(*mean, len(index))
     if found is None:
@@ -65,7 +66,7 @@ def straighten(
     clean, weights = found
     chunks = [index[a : a + CHUNK] for a in range(0, len(index), CHUNK)]
     calls = (
-        ([source.channels[k] for k in some], [places[k] for k in some], clean, weights)
+        ([source.channels[k] for k in some], [placed[k] for k in some], clean, weights)
         for some in chunks
     )
     equations: list[LineEquations] = []
@@ -80,13 +81,13 @@ def straighten(
     paths = [
         _scanpath.line_path(each, prior) if moves else np.zeros_like(each.right) for each in left
     ]
-    _keep_common(paths, [places[k].line_axis for k in index])
-    out = list(places)
+    _keep_common(paths, [place.line_axis for place in placed.values()])
     for k, line, path in zip(index, lines, paths, strict=True):
-        out[k] = _moved(places[k], line + path)
+        placed[k] = _moved(placed[k], line + path)
     # the mean lies on the pixels of the first frame
-    rest = out[index[0]].start - np.rint(out[index[0]].start)
-    out = [None if place is None else replace(place, start=place.start - rest) for place in out]
+    rest = placed[index[0]].start - np.rint(placed[index[0]].start)
+    placed = {k: replace(place, start=place.start - rest) for k, place in placed.items()}
+    out = [placed.get(k) for k in range(len(places))]
     added[index] = [drift[1] for drift in drifts]
     return out, added, (prior.jitter_x, prior.jitter_y) if moves else (0.0, 0.0)
 
@@ -152,7 +153,8 @@ def frame_equations(
             part = _cut(channel, whole, mean.shape)
             own = _scanpath.equations_of_lines(part, reference, weight, line_axis=place.line_axis)
             total = own if total is None else total.plus(own)
-        out.append(total)
+        if total is not None:
+            out.append(total)
     return out
 
 

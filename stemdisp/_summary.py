@@ -74,10 +74,10 @@ def build_summary(
     offset = dict(displacements.offset)
     seen = _sensitivity(result, _dose(source, kind, acquired.registration))
     nulls = statistics.null_test(result.planes, bulk_from=result.config.analysis.bulk_from)
-    summary = {
+    summary: dict[str, Any] = {
         "schema": SCHEMA,
         "stemdisp": __version__,
-        "input": _input(source, kind, result.config.input.path if from_file else ()),
+        "input": _input(source, kind, result.config.input.files if from_file else ()),
         "configuration": _settings(result),
         "corrections": _corrections(result),
         "pixel_size_A": list(result.pixel_size_A),
@@ -139,9 +139,9 @@ def _corrections(result: Result) -> dict[str, Any] | None:
 
 def _dose_series(result: Result) -> dict[str, Any] | None:
     series, level = result.dose_series, result.config.analysis.confidence
-    if series is None or series.empty:
+    if series is None or series.empty or result.frames is None:
         return None
-    return judge_damage(series, doses=result.frames["dose_e_per_A2"], confidence=level)
+    return judge_damage(series, doses=result.frames["dose_e_per_A2"].to_numpy(), confidence=level)
 
 
 def _input(source: Signal2D, kind: str, files: tuple[str, ...]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _input(source: Signal2D, kind: str, files: tuple[str, ...]) -> dict[str, Any
     }
 
 
-def _lattice(result: Result) -> dict[str, float]:
+def _lattice(result: Result) -> dict[str, float | str]:
     size = np.array(result.pixel_size_A)
     u, v = result.lattice.u_px * size, result.lattice.v_px * size
     cosine = float(u @ v / (np.hypot(*u) * np.hypot(*v)))
@@ -194,7 +194,7 @@ def _interface(result: Result) -> dict[str, Any] | None:
         if face.far is None and face.beyond is None
         else {
             "of": "this crystal" if face.far is not None else "another crystal",
-            "side": (face.far or face.beyond).side,
+            "side": (face.far or face.beyond or face).side,
         },
         "n_planes": int(result.planes["N"].max()),
     }
@@ -205,8 +205,8 @@ def _decay(result: Result, seen: dict[str, Any] | None) -> dict[str, Any] | None
     if fit is None:
         return None
     names = ("delta0_A", "delta0_err_A", "delta0_ci_A", "xi_planes", "xi_ci_planes", "xi_nm")
-    names += ("xi_ci_nm", "c_A", "c_err_A", "model", "note")
-    out = {name: _plain(getattr(fit, name)) for name in (*names, "p")}
+    more = ("xi_ci_nm", "c_A", "c_err_A", "model", "note", "p")
+    out = {name: _plain(getattr(fit, name)) for name in (*names, *more)}
     if fit.model == "none":
         out["note"] = _with_dose(out["note"], seen, "delta")
     return out
@@ -300,8 +300,8 @@ def _polarisation(result: Result) -> dict[str, Any] | None:
     """Charges, their source and the values of plane 1; None where nothing is displaced or known."""
     crystal = result.config.crystal
     charges = charges_of(crystal.structure, crystal.born_charges)
-    first = result.planes[result.planes["N"] == 1] if result.interface is not None else []
-    if charges is None or len(first) == 0:
+    first = result.planes[result.planes["N"] == 1]
+    if charges is None or result.interface is None or first.empty:
         return None
     out: dict[str, Any] = {"charges": dict(charges.values), "source": charges.source}
     for reading in ("cation", "column"):
@@ -435,7 +435,7 @@ def _warnings(
             if counts[spec.short]:
                 found.append(
                     (
-                        spec.bit.name.lower().replace("_", "-"),
+                        str(spec.bit.name).lower().replace("_", "-"),
                         f"{counts[spec.short]} columns: {spec.short}",
                     )
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse
@@ -73,7 +74,7 @@ class System:
     inverse: np.ndarray
     border: np.ndarray
     response: np.ndarray
-    surface: sparse.csr_array | None
+    surface: Any  # a sparse.csr_array, or None
     corner: np.ndarray
     background: Background
     crew: Crew

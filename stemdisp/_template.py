@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from itertools import groupby
 
-from stemdisp.config import KeySpec, describe, toml_value
+from stemdisp._configcheck import toml_value
+from stemdisp.config import KeySpec, describe
 
 _WIDTH = 96
 _HEAD = """\

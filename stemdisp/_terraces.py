@@ -8,6 +8,7 @@ change costs as much as it takes to be believed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -78,6 +79,10 @@ def follow_border(
     return _best_path(reward, STEP * (size > 0) + 0.5 * size) + low
 
 
+def _apart(one: float, other: float) -> float:
+    return abs(other - one)
+
+
 def without_holes(tops: np.ndarray, width: float) -> np.ndarray:
     """Level what is deeper, or higher, than a quarter of its width: a hole or dirt, no terrace.
 
@@ -103,7 +108,7 @@ def without_holes(tops: np.ndarray, width: float) -> np.ndarray:
             depth = min((abs(b - own) for b in beside), default=0)
             wide = (edges[k + 1] - edges[k]) * width * (3 - len(beside))
             if depth > wide / 4:
-                level = min(beside, key=lambda b, own=own: abs(b - own))
+                level = min(beside, key=partial(_apart, own))
                 holes.append((len(beside), depth / wide, k, level))
         if not holes:
             return tops

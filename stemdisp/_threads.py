@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -47,9 +47,10 @@ class Crew:
     """
 
     def __init__(self) -> None:
-        import numba
+        from numba import config
 
-        self.size = 1 if _is_task() else numba.config.NUMBA_NUM_THREADS
+        cores: Any = config
+        self.size = 1 if _is_task() else int(cores.NUMBA_NUM_THREADS)
         self._pool = ThreadPoolExecutor(self.size) if self.size > 1 else None
 
     def __enter__(self) -> Crew:

@@ -51,6 +51,7 @@ class _Book:
     bar: Any
     tell: Callable[[str], None] | None
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    planes: dict[str, str] = field(default_factory=dict)
 
     def enter(self, done: _Field, outcome: Outcome) -> None:
         """Take down one field."""
@@ -61,11 +62,12 @@ class _Book:
         else:
             row |= row_of(done.folder)
         self.rows[done.name] = row
+        self.planes.pop(done.name, None)
 
     def write(self) -> pd.DataFrame:
         """Write both tables, in the order of the paths; return that of the fields."""
         rows = [self.rows[each.name] for each in self.fields if each.name in self.rows]
-        return write_tables(rows, self.folder)
+        return write_tables(rows, self.folder, kept=self.planes)
 
     def announce(self, done: _Field, *, note: str = "") -> None:
         """Say how a field ended."""
@@ -124,7 +126,7 @@ def run_fields(
     """
     from tqdm import tqdm
 
-    names = in_order(dict.fromkeys(map(os.fspath, paths)))
+    names = in_order(dict.fromkeys(os.fspath(path) for path in paths))
     if not names:
         raise ValueError("paths names no file; give at least one")
     _check(config)

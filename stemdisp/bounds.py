@@ -101,7 +101,7 @@ def column_bounds(
     var V = 4 pi s^2 v; for ``idpc``, var x = 4 pi s^6 level / V^2 and var V = 4 pi s^4 level.
     """
     check_columns(columns, ("species", "x_px", "y_px", "intensity", "sigma_A"))
-    sx, sy = (pixel_size, pixel_size) if np.isscalar(pixel_size) else pixel_size
+    sx, sy = np.broadcast_to(np.asarray(pixel_size, dtype=float), 2).tolist()
     level = _check(columns, (sx, sy), noise, level, widths)
     scene = _scene(columns, (sx, sy), background, shape)
     if noise == "poisson":
@@ -156,7 +156,7 @@ def required_dose(
         raise ValueError(f"target_A = {target_A!r} must be positive, in angstrom")
     if noise not in ("idpc", "poisson"):
         raise ValueError(f"noise = {noise!r} has no dose; use idpc or poisson")
-    sx, sy = (pixel_size, pixel_size) if np.isscalar(pixel_size) else pixel_size
+    sx, sy = np.broadcast_to(np.asarray(pixel_size, dtype=float), 2).tolist()
     unit_dose = 0.5 if noise == "idpc" else sx * sy
     bound = column_bounds(
         columns, pixel_size=pixel_size, noise=noise, level=unit_dose, background=background

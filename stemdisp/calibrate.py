@@ -129,14 +129,14 @@ def choose_pixel_size(
         ``"file"`` was asked for and the file has none.
     """
     measured = pixel_size_from_lattice(lattice, projection)
-    if wanted == "lattice" or (wanted == "auto" and from_file is None):
+    stated = (float(wanted),) * 2 if not isinstance(wanted, str) else from_file
+    if wanted == "lattice" or (wanted == "auto" and stated is None):
         return measured, []
-    if wanted == "file" and from_file is None:
+    if stated is None:
         raise DataError(
             "the file states no pixel size. Set [input] pixel_size to a number of angstrom, or to "
             '"lattice" to take it from the crystal'
         )
-    stated = from_file if isinstance(wanted, str) else (float(wanted), float(wanted))
     ratio = np.array(measured) / np.array(stated)
     off = float(np.max(np.abs(ratio - 1)))
     if off <= AGREE:

@@ -16,28 +16,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stemdisp._configcheck import (
-    F401,
     Indices,
-    and,
     check_charges,
     check_indices,
     check_points,
     check_word_or_positive,
-    command,
-    documentation,
     dot,
     explain_invalid,
     first_existing,
-    from,
-    here,
-    it,
-    line,
-    noqa,
     read_toml,
     refuse_unknown,
-    take,
-    the,
-    toml_value,
+    toml_value,  # noqa: F401 - the command line and the documentation take it from here
     with_lists,
 )
 from stemdisp.errors import ConfigError
@@ -90,6 +79,11 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             "What is corrected by hand: the file that stemdisp.edit, or a call, has saved.",
         ),
     ] = "none"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths, also where ``path`` was given as a single one."""
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path)
 
     def __post_init__(self) -> None:
         """Check the values; accept a single path."""
@@ -319,7 +313,7 @@ def describe() -> list[KeySpec]:
         words), in the order of the file.
     """
     return [
-        KeySpec(f"{table}.{name}", getattr(struct(), name), meta.title, meta.description)
+        KeySpec(f"{table}.{name}", getattr(struct(), name), str(meta.title), str(meta.description))
         for table, struct in _tables().items()
         for name, meta in _documented_fields(struct)
     ]

@@ -370,8 +370,7 @@ def _image(table: Any) -> ImageId:
 
 def _step(row: Mapping[str, Any]) -> Correction:
     """Read one correction; its values are checked later."""
-    action = row.get("action")
-    _known_action(action)
+    action = _known_action(row.get("action"))
     _refuse_unknown(f"{action!r}", row, ("action", *ACTIONS[action]))
     lacking = [key for key in ACTIONS[action] if key not in row]
     if lacking:
@@ -392,17 +391,19 @@ def _nearest(name: Any, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
 
 
-def _known_action(action: Any) -> None:
+def _known_action(action: Any) -> str:
     if action not in ACTIONS:
         raise ValueError(
             f"there is no action {action!r}; {_nearest(action, ACTIONS)}".replace("it has", "use")
         )
+    return str(action)
 
 
 def _checked(step: Correction) -> Correction:
     """Give a correction with plain numbers, or say what is wrong with it."""
     _known_action(step.action)
-    needs, values = ACTIONS[step.action], {}
+    needs = ACTIONS[step.action]
+    values: dict[str, Any] = {}
     for key in ("at_px", "to_px"):
         if key in needs:
             values[key] = _point(key, getattr(step, key))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 
@@ -380,7 +380,8 @@ def _sites(
     for k, column in enumerate(columns):
         contrast = {mode: values[k] / max(values) for mode, values in strength.items()}
         counts = {e: round(n, 6) for e, n in sorted(column.items(), key=lambda item: -item[1])}
-        named.append(Site(k, _label(column, anions), counts, *points[k].tolist(), contrast))
+        u, v = points[k].tolist()
+        named.append(Site(k, _label(column, anions), counts, u, v, contrast))
     origin = 0
     if displaced is not None:
         _check_species("displaced", displaced, named)
@@ -388,6 +389,6 @@ def _sites(
     order = [origin, *(k for k in range(len(named)) if k != origin)]
     fractions = np.mod(np.round(points - points[origin], 6), 1.0) + 0.0
     return tuple(
-        Site(index, named[k].species, named[k].elements, *fractions[k].tolist(), named[k].contrast)
+        replace(named[k], index=index, u=float(fractions[k][0]), v=float(fractions[k][1]))
         for index, k in enumerate(order)
     )

@@ -213,7 +213,7 @@ def judge_damage(
     """
     points = series[series["kind"] == "point"]
     is_dose = exposure_of(series)[1] and doses is not None
-    total = float(np.sum(doses)) if is_dose else float(points["last_frame"].max() + 1)
+    total = float(np.sum(np.asarray(doses))) if is_dose else float(points["last_frame"].max() + 1)
     step = PER_DOSE if is_dose else 1.0
     lines = {name: line_of(series, name, confidence=confidence) for name in QUANTITIES}
     p = {k: line.p for k, line in lines.items() if line is not None and QUANTITIES[k][2]}

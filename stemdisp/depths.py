@@ -242,8 +242,9 @@ def _difference(
     counts = rng.multinomial(rows.size, np.full(rows.size, 1.0 / rows.size), size=n_resamples)
     counts = np.vstack([np.ones(rows.size), counts])  # the first one is the sample itself
     drawn = {}
+    departures = {kind: dep for kind, (dep, *_) in found.items() if not isinstance(dep, str)}
     for kind, (row, n, x, err) in data.items():
-        dep = found[kind][0]
+        dep = departures[kind]
         cand = dep.candidates
         slots = np.append(cand[0], bulk_from)
         slot = np.searchsorted(slots, np.minimum(n, bulk_from))

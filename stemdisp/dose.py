@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -158,7 +158,7 @@ def _fit_parts(
     """Fit each point, and each cumulative mean as soon as its last point is there."""
     points = [part for part in parts if part.kind == "point"]
     ends = {part.frames[-1]: part for part in parts if part.kind == "cumulative"}
-    waiting: dict[tuple[int, ...], Future] = {}
+    waiting: dict[tuple[int, ...], Future[Any]] = {}
     images = len({part.frames for part in parts})
     total, number = np.zeros(1), np.zeros(1)
     for point, (some, count) in zip(points, sums, strict=True):
@@ -217,9 +217,9 @@ def _frames_table(
         }
     )
     points = series[series["kind"] == "point"]
-    for row in points.itertuples():
-        members = out["used"] & out["frame"].between(row.first_frame, row.last_frame)
-        out.loc[members, "point"] = row.point
+    for row in points.to_dict("records"):
+        members = out["used"] & out["frame"].between(row["first_frame"], row["last_frame"])
+        out.loc[members, "point"] = row["point"]
         if len(points) == int(registration.n_used):
-            out.loc[members, list(VALUES)] = [getattr(row, name) for name in VALUES]
+            out.loc[members, list(VALUES)] = [row[name] for name in VALUES]
     return out

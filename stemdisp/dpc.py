@@ -11,7 +11,7 @@ Conventions: x right, y down; angles are in degrees from +x towards +y.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import fft
@@ -26,6 +26,9 @@ from stemdisp._dpcfield import (
     sign_margin,
 )
 from stemdisp._units import axis_scale_A
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
 
 _MIN_SIDE = 8
 _SEGMENT_AXES = 3
@@ -239,7 +242,7 @@ def integrate_dpc(
     angles_deg: Any = None,
     rotation_deg: float | Literal["auto"] = "auto",
     high_pass_A: float | None = None,
-) -> Any:
+) -> Signal2D:
     """Integrate detector segment images to an iDPC image with bright atoms.
 
     Parameters
@@ -381,8 +384,9 @@ def _pixel_size(
     if not hasattr(segments, "axes_manager"):
         return None
     axes = segments.axes_manager.signal_axes
-    size = [axis_scale_A(axis.scale, axis.units) for axis in axes]
-    return None if len(size) != 2 or None in size else (size[0], size[1])
+    found = [axis_scale_A(axis.scale, axis.units) for axis in axes]
+    known = [length for length in found if length is not None]
+    return (known[0], known[1]) if len(known) == len(found) == 2 else None
 
 
 def dpc_found(result: Dpc, *, high_pass_A: float | None = None) -> dict[str, float | None]:
@@ -403,7 +407,7 @@ def dpc_found(result: Dpc, *, high_pass_A: float | None = None) -> dict[str, flo
     return {name: getattr(result, name) for name in names} | {"high_pass_A": high_pass_A}
 
 
-def dpc_signal(result: Dpc, segments: Any, *, high_pass_A: float | None = None) -> Any:
+def dpc_signal(result: Dpc, segments: Any, *, high_pass_A: float | None = None) -> Signal2D:
     """Wrap the integrated image as a signal.
 
     Parameters

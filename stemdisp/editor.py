@@ -137,7 +137,8 @@ class Editor:
         self._places = self._where()
         self._canvas = view.Window(result, self._species, self._reach)
         self.figure = self._canvas.figure
-        self.figure.stemdisp_editor = self  # matplotlib holds its callbacks weakly
+        figure: Any = self.figure
+        figure.stemdisp_editor = self  # matplotlib holds its callbacks weakly
         self._connect()
         self._draw(f"saves to {path}")
 
@@ -273,8 +274,9 @@ class Editor:
             self._draw("enter: take this interface; escape: leave it")
             return
         row = self._nearest(at)
-        self._selected = None if row is None else _point(self._places[row])
-        self._press = None if row is None else (event.x, event.y, self._selected)
+        place = None if row is None else _point(self._places[row])
+        self._selected = place
+        self._press = None if place is None else (event.x, event.y, place)
         self._draw("" if row is not None else "no column here")
 
     def _on_motion(self, event: Any) -> None:
@@ -284,6 +286,8 @@ class Editor:
             self._canvas.drag(self._press[2], (event.xdata, event.ydata))
 
     def _dragged(self, event: Any) -> bool:
+        if self._press is None:
+            return False
         return float(np.hypot(event.x - self._press[0], event.y - self._press[1])) > DRAG_PX
 
     def _on_release(self, event: Any) -> None:

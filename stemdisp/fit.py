@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +93,7 @@ class Fit:
         freq, power = ring_medians(self.powers)
         return freq, power * self.unit**2
 
-    def __deepcopy__(self, memo: dict) -> Fit:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
         return self
 

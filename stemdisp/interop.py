@@ -6,13 +6,18 @@ keep the table of columns beside it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from stemdisp import _plot_style as st
 from stemdisp.tables import check_columns
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
+
+    from stemdisp.result import Result
 
 _NEEDED = ("species", "x_px", "y_px")
 # Two pixel sizes that differ by less than this are one.
@@ -31,7 +36,9 @@ _SIGMAS = ("sigma_x", "sigma_y")  # Atomap's names
 _ELLIPSE = ("sigma_x_A", "sigma_y_A", "rotation_rad")
 
 
-def to_markers(result_or_columns: Any, signal: Any = None) -> list[Any]:
+def to_markers(
+    result_or_columns: Result | pd.DataFrame, signal: Signal2D | None = None
+) -> list[Any]:
     """Make HyperSpy markers: points per species, arrows for displacements, the interface.
 
     Parameters
@@ -55,15 +62,16 @@ def to_markers(result_or_columns: Any, signal: Any = None) -> list[Any]:
     """
     import hyperspy.api as hs
 
-    is_table = isinstance(result_or_columns, pd.DataFrame)
-    columns = result_or_columns if is_table else result_or_columns.columns
+    table = result_or_columns if isinstance(result_or_columns, pd.DataFrame) else None
+    result: Any = result_or_columns
+    columns = result.columns if table is None else table
     check_columns(columns, _NEEDED)
-    if is_table:
+    if table is not None:
         scale, offset = _axes(signal, np.ones(2))
         colors = _table_colors(columns)
     else:
-        scale, offset = _axes(signal, np.asarray(result_or_columns.pixel_size_A, dtype=float))
-        colors = st.species_colors(result_or_columns)
+        scale, offset = _axes(signal, np.asarray(result.pixel_size_A, dtype=float))
+        colors = st.species_colors(result)
     markers = []
     for species, color in colors.items():
         frame = columns[(columns["species"] == species) & columns["x_px"].notna()]
@@ -71,8 +79,8 @@ def to_markers(result_or_columns: Any, signal: Any = None) -> list[Any]:
         markers.append(
             hs.plot.markers.Points(offsets=xy, sizes=6, facecolors="none", edgecolors=color)
         )
-    if not is_table:
-        markers += _run_markers(hs, result_or_columns, scale, offset)
+    if table is None:
+        markers += _run_markers(hs, result, scale, offset)
     return markers
 
 
@@ -118,7 +126,7 @@ def _table_colors(columns: pd.DataFrame) -> dict[str, str]:
     return {name: palette[i % len(palette)] for i, name in enumerate(names)}
 
 
-def to_atomap(columns: pd.DataFrame, image: Any) -> Any:
+def to_atomap(columns: pd.DataFrame, image: Signal2D) -> Any:
     """Make an Atomap lattice with one sublattice per species.
 
     Parameters
@@ -149,7 +157,9 @@ def to_atomap(columns: pd.DataFrame, image: Any) -> Any:
 
     sublattices = []
     for species, color in _table_colors(columns).items():
-        frame = columns[(columns["species"] == species) & columns[["x_px", "y_px"]].notna().all(1)]
+        frame = columns[
+            (columns["species"] == species) & columns[["x_px", "y_px"]].notna().all(axis=1)
+        ]
         xy = frame[["x_px", "y_px"]].to_numpy(dtype=float)
         sublattice = Sublattice(xy, image, name=species, color=color)
         _fill(sublattice, frame, pixel_A)

@@ -308,7 +308,7 @@ def _film(box: tuple[float, float, float], rng: np.random.Generator) -> tuple[np
             near = cKDTree(placed, boxsize=size).query(trial, distance_upper_bound=_FILM_APART_A)
             trial = trial[~np.isfinite(near[0])]
         pairs = cKDTree(trial, boxsize=size).query_pairs(_FILM_APART_A, output_type="ndarray")
-        drop = np.unique(pairs.max(axis=1)) if len(pairs) else []
+        drop = np.unique(pairs.max(axis=1)) if len(pairs) else np.empty(0, dtype=np.int64)
         placed = np.vstack([placed, np.delete(trial, drop, axis=0)])[:wanted]
         if len(placed) == wanted:
             kinds = rng.choice(list(_FILM), size=wanted, p=list(_FILM.values()))

@@ -146,8 +146,8 @@ def multislice(
             if progress is not None:
                 progress(done, len(tasks))
     n = len(tasks) // len(bands)
-    image = sum(np.concatenate(parts[k * len(bands) : (k + 1) * len(bands)], axis=2)
-                for k in range(n)) / n  # fmt: skip
+    each = [np.concatenate(parts[k * len(bands) : (k + 1) * len(bands)], axis=2) for k in range(n)]
+    image = np.asarray(sum(each)) / n
     step = (atoms.box_A[0] / image.shape[3], float(bands[0].step_A))
     return Quadrants(
         data=image.astype(np.float32),

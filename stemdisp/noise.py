@@ -318,7 +318,7 @@ def follows_signal(residual: np.ndarray, signal: np.ndarray, mask: np.ndarray) -
     a, b, c, d = corners(residual)
     used = np.logical_and.reduce(corners(mask))
     variance = ((a - b - c + d)[used].astype(np.float64) / 2) ** 2
-    mean = sum(part[used] for part in corners(signal)) / 4
+    mean = np.asarray(sum(part[used] for part in corners(signal))) / 4
     if variance.size < SIGNAL_CLASSES * LEAST_IN_CLASS:
         return False
     order = np.array_split(np.argsort(mean, kind="stable"), SIGNAL_CLASSES)

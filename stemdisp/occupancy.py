@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,7 @@ class AnionReference:
     bulk: np.ndarray
     curve: OccupancyCurve | None = None
 
-    def __deepcopy__(self, memo: dict) -> AnionReference:
+    def __deepcopy__(self, memo: dict[int, Any]) -> AnionReference:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
         return self
 

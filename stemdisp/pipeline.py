@@ -16,6 +16,7 @@ import pandas as pd
 
 from stemdisp import statistics, tables
 from stemdisp._acquire import Acquired, acquire, open_input
+from stemdisp._chosen import applied_curve, chosen_curve, chosen_projection
 from stemdisp._correct import check_data, image_notes
 from stemdisp._gate import start as start_reading
 from stemdisp._pixel_notes import file_notes
@@ -23,7 +24,7 @@ from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config, with_input
 from stemdisp.corrections import Corrections, load_corrections
-from stemdisp.crystal import Projection, project
+from stemdisp.crystal import Projection
 from stemdisp.depths import find_depths
 from stemdisp.dose import measure_frames
 from stemdisp.errors import ConfigError, DataError
@@ -35,9 +36,9 @@ from stemdisp.load import classify, signal_pixel_size_A
 from stemdisp.occupancy import line_profile, measure_occupancy, pure_anion
 from stemdisp.planes import average_occupancy, average_planes, plane_correlation
 from stemdisp.polarisation import charges_of, polarisation
-from stemdisp.response import OccupancyCurve, choose_curve, is_calibrated
+from stemdisp.response import is_calibrated
 from stemdisp.result import Result
-from stemdisp.sublattice import cage_shells, measure_displacements
+from stemdisp.sublattice import measure_displacements
 from stemdisp.vacancies import flag_vacancies
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ class Clock:
 
 
 def run(
-    config: Config | str | os.PathLike[str] | dict | Signal2D,
+    config: Config | str | os.PathLike[str] | dict[str, Any] | Signal2D,
     *,
-    settings: Config | dict | None = None,
+    settings: Config | dict[str, Any] | None = None,
     corrections: Corrections | str | os.PathLike[str] | None = None,
     progress: bool = False,
     executor: Executor | None = None,
@@ -145,8 +146,8 @@ def check_settings(config: Config) -> None:
     ConfigError, DataError
         The crystal, or a file that is named beside the data, cannot be used.
     """
-    _project(config)
-    _curve(config)
+    chosen_projection(config)
+    chosen_curve(config)
     _corrections(config, None)
 
 
@@ -186,19 +187,21 @@ def _run(
     executor: Executor | None,
 ) -> Result:
     with clock.stage("load", bar):
-        projection = _project(config)
-        curve = _curve(config)  # before anything takes time: its file may be wrong
-        source = open_input(config.input.path, config.input.kind) if signal is None else signal
+        projection = chosen_projection(config)
+        curve = chosen_curve(config)  # before anything takes time: its file may be wrong
+        source = open_input(config.input.files, config.input.kind) if signal is None else signal
         kind = classify(source, config.input.kind)
+        curve, notes = applied_curve(curve, config, source)
+        notes += file_notes(source)
     with clock.stage("register", bar):
         seen = acquire(
             source,
             config.input.kind,
-            paths=None if signal is not None else config.input.path,
+            paths=None if signal is not None else config.input.files,
             executor=executor,
             progress=_steps(bar),
         )
-        warnings = [*_notes(seen, source), *image_notes(by_hand, seen.image.data.shape)]
+        warnings = [*notes, *seen.warnings, *image_notes(by_hand, seen.image.data.shape)]
     with clock.stage("lattice", bar):
         scene = replace(_lattice(seen, source, projection, config, by_hand), curve=curve)
     with clock.stage("refine", bar):
@@ -245,40 +248,6 @@ def _run(
     )
     result.summary.update(summary, timings_s=clock.seconds)
     return result
-
-
-def _notes(seen: Acquired, source: Signal2D) -> list[dict[str, str]]:
-    """Say what is doubtful before anything is measured."""
-    return [*seen.warnings, *file_notes(source)]
-
-
-def _project(config: Config) -> Projection:
-    """Project the crystal, and check that the columns which the run asks for are in it."""
-    crystal = config.crystal
-    try:
-        found = project(crystal.structure, crystal.zone_axis, displaced=crystal.displaced)
-        cage_shells(found, crystal.displaced, tuple(crystal.cage.split("/")))
-    except ValueError as error:
-        raise ConfigError(f"[crystal] {error}") from error
-    elements = {element for site in found.sites for element in site.elements}
-    given = {} if isinstance(crystal.born_charges, str) else crystal.born_charges
-    for species in given:
-        if species not in elements:
-            raise ConfigError(
-                f"[crystal] born_charges: {found.name} has no {species!r}; it has "
-                f"{', '.join(sorted(elements))}"
-            )
-    return found
-
-
-def _curve(config: Config) -> OccupancyCurve | None:
-    """Give the calibration of the occupancy that the run asks for."""
-    return choose_curve(
-        config.analysis.occupancy_calibration,
-        config.crystal.structure,
-        config.crystal.zone_axis,
-        config.specimen.thickness_nm,
-    )
 
 
 def _steps(bar: Any) -> Callable[[int, int], None]:
@@ -400,7 +369,7 @@ def _occupancy(
 def _statistics(scene: Scene, columns: pd.DataFrame, planes: pd.DataFrame) -> dict[str, Any]:
     """Decay, depths and correlation of a crystal with an interface."""
     analysis = scene.config.analysis
-    common = {
+    common: dict[str, Any] = {
         "bulk_from": analysis.bulk_from,
         "confidence": analysis.confidence,
         "seed": analysis.seed,
@@ -424,7 +393,7 @@ def _frames(
     fitted: tuple[pd.DataFrame, pd.DataFrame, list[pd.DataFrame]],
     executor: Executor | None,
     bar: Any,
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, Any]:
     """Per-frame table and dose series of a stack, from its columns, film and halves."""
     if seen.registration is None or seen.source is None:
         return {"frames": None, "dose_series": None}

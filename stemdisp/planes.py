@@ -117,8 +117,8 @@ def average_occupancy(
     names = ["intensity_ratio", "intensity_ratio_err", "intensity_ratio_noise"]
     out = pd.DataFrame(rows, columns=["N", "n_anions", *names])
     out = _add_plane_scatter(out, "intensity_ratio", "intensity_ratio_err", bulk_from)
-    ratio, total = (out[name].to_numpy(dtype=float) for name in names[:2])
-    occupancy, occupancy_error = calibrated(ratio, total, curve)
+    ratio, ratio_error = (out[name].to_numpy(dtype=float) for name in names[:2])
+    occupancy, occupancy_error = calibrated(ratio, ratio_error, curve)
     out = out.assign(occupancy=occupancy, occupancy_err=occupancy_error)
     return out.astype({"N": "Int64", "n_anions": "Int64"})
 

@@ -142,7 +142,7 @@ def _means(ax: Axes, planes: pd.DataFrame, names: tuple[str, str, str | None], c
     planes = planes[planes[value].notna()]
     number = planes["N"].to_numpy(dtype=float)
     values = planes[value].to_numpy(dtype=float)
-    style = {"fmt": "none", "ecolor": st.INK, "capsize": 0}
+    style: dict[str, Any] = {"fmt": "none", "ecolor": st.INK, "capsize": 0}
     ax.errorbar(
         number,
         values,

@@ -177,8 +177,10 @@ def _charge_error(
             "",
             {e: z * (1.0 + CHARGE_ERR * (e == element)) for e, z in charges.along.items()},
         )
-        values = [charge_density(projection, species, c, whole=whole) for c in (charges, changed)]
-        if None in values:
+        value, other = (
+            charge_density(projection, species, c, whole=whole) for c in (charges, changed)
+        )
+        if value is None or other is None:
             return np.nan
-        squares += (values[1] - values[0]) ** 2
+        squares += (other - value) ** 2
     return float(np.sqrt(squares))

@@ -149,7 +149,7 @@ def _as_array(
         pixel_size = signal_pixel_size_A(image)
         if pixel_size is None:
             raise ValueError("image has no calibrated axes; give pixel_size in angstrom per px")
-    sx, sy = (pixel_size, pixel_size) if np.isscalar(pixel_size) else pixel_size
+    sx, sy = np.broadcast_to(np.asarray(pixel_size, dtype=float), 2).tolist()
     if not (sx > 0 and sy > 0):
         raise ValueError(f"pixel_size = {pixel_size!r} must be positive, in angstrom per px")
     return data, (float(sx), float(sy))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from stemdisp._places import Placed, find_places
 from stemdisp._resample import Place
 from stemdisp._source import FrameSource, check_square_pixels, frame_source
 from stemdisp.load import signal_pixel_size_A
+
+if TYPE_CHECKING:
+    from hyperspy.signals import Signal2D
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ class Registration:
     noise_psd: tuple[np.ndarray, np.ndarray] | None
     n_used: int
     guard: dict[str, Any]
-    signal: Any = None
+    signal: Signal2D | None = None
     halves: tuple[np.ndarray, np.ndarray] | None = None
     scan: dict[str, Any] = field(default_factory=dict)
     places: tuple[Place | None, ...] = ()
@@ -122,8 +125,9 @@ class Registration:
         """
         if not self.used[index]:
             raise ValueError(f"frame {index} was left out of the mean; it has no place")
-        if self.places:
-            return self.places[index]
+        found = self.places[index] if self.places else None
+        if found is not None:
+            return found
         start = np.array(self.origin_px) + self.shifts_px[index]
         return Place(start, (self.image.shape[1], self.image.shape[0]))
 
@@ -281,7 +285,7 @@ def registration_of(
     )
 
 
-def as_signal(stack: Any, image: np.ndarray, origin: tuple[int, int]) -> Any:
+def as_signal(stack: Any, image: np.ndarray, origin: tuple[int, int]) -> Signal2D:
     """Wrap the mean as a Signal2D on the axes of the stack, moved by the crop.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,11 @@ from stemdisp.corrections import Corrections
 from stemdisp.crystal import Projection
 from stemdisp.interface import Interface
 from stemdisp.lattice import Lattice
+
+if TYPE_CHECKING:
+    from stemdisp.depths import Depths
+    from stemdisp.response import OccupancyCurve
+    from stemdisp.statistics import Correlation, DecayFit
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +68,10 @@ class Result:
     lattice: Lattice
     interface: Interface | None
     projection: Projection
-    decay: Any = None
-    depths: Any = None
-    correlation: Any = None
-    curve: Any = None
+    decay: DecayFit | None = None
+    depths: Depths | None = None
+    correlation: Correlation | None = None
+    curve: OccupancyCurve | None = None
     profile_line_px: np.ndarray | None = None
     unexpected: pd.DataFrame | None = None
     dose_series: pd.DataFrame | None = None

@@ -111,15 +111,15 @@ def sensitivity(
         ("occupancy", "intensity_ratio_{}", "", False),
     ):
         error, noise = (_typical(near, name.format(part)) for part in ("err", "noise"))
-        options = {"level": level, "two_sided": two_sided}
+        options: dict[str, Any] = {"level": level, "two_sided": two_sided}
         seen = detectable(error, **options)
         if kind == "occupancy" and curve is not None and np.isfinite(seen):
             seen = 1.0 - float(curve(np.array([1.0 - seen]), np.zeros(1))[0][0])
         factor = dose_needed(wanted[kind], error, noise, 1.0, **options)
         out[f"{kind}_detectable{unit}"] = seen if np.isfinite(seen) else None
         out[f"{kind}_dose_factor"] = factor if np.isfinite(factor) else None
-        known = dose is not None and np.isfinite(factor)
-        out[f"{kind}_dose_e_per_A2"] = factor * dose if known else None
+        known = None if dose is None or not np.isfinite(factor) else factor * dose
+        out[f"{kind}_dose_e_per_A2"] = known
     return out
 
 

@@ -9,7 +9,7 @@ noise on the two components of the DPC vector, and integrated with the image, wh
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Integrated intensity (beam fraction times A^3) and width (A) of the columns in iDPC at 10-15 nm,
 # 300 kV, 25 mrad, segments 6-24 mrad, as the joint fit finds them in multislice images of this
 # interface; film_atom_volume gives the film the mean level and mottling that it has there.
+# What these data say of their columns, so that no calibration of real ones is applied to them.
+PROPORTIONAL = "proportional to occupancy"
 _COLUMN_VOLUME = {"Ta": 0.40, "K": 0.33, "O": 0.18}
 _COLUMN_SIGMA_A = {"Ta": 0.47, "K": 0.45, "O": 0.38}
 
@@ -116,7 +118,7 @@ def simulate_stack(
     size: int | None = None,
     pixel_size_A: float | None = None,
     dose_e_per_A2: float | None = None,
-    **physics: object,
+    **physics: Any,
 ) -> tuple[Signal2D, pd.DataFrame]:
     """Simulate an iDPC stack of an interface and its truth table.
 
@@ -145,7 +147,7 @@ def simulate_stack(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset = {preset!r} is unknown; use one of: {', '.join(PRESETS)}")
-    given = {"n_frames": n_frames, "size": size, "pixel_size_A": pixel_size_A}
+    given: dict[str, Any] = {"n_frames": n_frames, "size": size, "pixel_size_A": pixel_size_A}
     given |= {"dose_e_per_A2": dose_e_per_A2} | physics
     changes = {k: v for k, v in given.items() if v is not None}
     specimen = _with_changes(PRESETS[preset].specimen, changes)
@@ -166,7 +168,10 @@ def simulate_stack(
     return _as_signal(frames, shifts, specimen, scan, seed), truth
 
 
-def _with_changes(base: Specimen | Scan, changes: dict) -> Specimen | Scan:
+_Part = TypeVar("_Part", Specimen, Scan)
+
+
+def _with_changes(base: _Part, changes: dict[str, Any]) -> _Part:
     """Return `base` with the fields named in `changes`, which are taken out of `changes`."""
     own = {f.name: changes.pop(f.name) for f in fields(base) if f.name in changes}
     return type(base)(**{**{f.name: getattr(base, f.name) for f in fields(base)}, **own})
@@ -375,6 +380,7 @@ def _as_signal(
     signal.metadata.General.title = "Synthetic iDPC stack of amorphous LaAlO3 / KTaO3(111)"
     signal.metadata.set_item("stemdisp.dose_e_per_A2", scan.dose_e_per_A2)
     signal.metadata.set_item("stemdisp.simulation.seed", seed)
+    signal.metadata.set_item("stemdisp.simulation.intensity", PROPORTIONAL)
     signal.metadata.set_item("stemdisp.simulation.shifts_px", shifts.tolist())
     for part in (specimen, scan):
         for key, value in asdict(part).items():

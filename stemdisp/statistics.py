@@ -143,7 +143,7 @@ def fit_decay(
     level = DECAY_SHARE * (1.0 - confidence)
     df = degrees_of_freedom(planes, "delta_err_A", "delta_noise_A", "n_columns", n)
     p, critical = kernel.decay_test(gain, n, err, df, 1.0 - level)
-    common = {"n_planes": int(n.size), "p": p, "aicc": table}
+    common: dict[str, Any] = {"n_planes": int(n.size), "p": p, "aicc": table}
     if p > level:
         root = float(np.sqrt(max(critical, gain) * scale))
         return _no_decay((n, x, err), confidence, (root, flat), common)
@@ -285,7 +285,7 @@ def _between(
 
     delta, occ = (plane_values(planes, *VALUES[k]) for k in ("delta", "occupancy"))
     n, a, b = np.intersect1d(delta[0], occ[0], return_indices=True)
-    out = dict.fromkeys(("spearman", "spearman_p", "pearson"), NAN)
+    out: dict[str, Any] = dict.fromkeys(("spearman", "spearman_p", "pearson"), NAN)
     out |= {"spearman_ci": NO_INTERVAL, "pearson_ci": NO_INTERVAL, "n_planes": int(n.size)}
     if n.size < 4:
         return out, f"between planes: cannot tell from {n.size} planes, at least 4 are needed"

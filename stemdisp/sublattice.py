@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ class Displacements:
     bulk: str
     factors: tuple[float, float] = (1.0, 1.0)
 
-    def __deepcopy__(self, memo: dict) -> Displacements:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Displacements:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
         return self
 
@@ -163,7 +164,7 @@ def _measure(
     ]
     per_pair = {name: value[shell_of_pair] for name, value in offsets.items()}
     mixed = _mean_of(reference & has, rows, len(columns))
-    offset = {"n_columns": int(np.count_nonzero(reference & has))}
+    offset: dict[str, float] = {"n_columns": int(np.count_nonzero(reference & has))}
     for (name, value), combo, factor in zip(values.items(), combos, factors, strict=True):
         offset |= _offset_summary(
             name, share[reference & has] @ per_pair[name], value[reference & has],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -194,18 +195,19 @@ def ordered(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     Columns that the analysis did not make (no interface, no anions) are added empty. A ValueError
     names a column whose values are not of its type.
     """
-    out = {}
+    out: dict[str, Any] = {}
     for name, spec in specs(table).items():
         if name in frame.columns:
             values = frame[name]
         else:
             values = pd.Series([pd.NA] * len(frame), index=frame.index)
+        kind: Any = spec.dtype
         try:
-            if spec.dtype == "float64":
+            if kind == "float64":
                 values = pd.to_numeric(values, errors="coerce")
-            out[name] = values.astype(spec.dtype)
+            out[name] = values.astype(kind)
         except (TypeError, ValueError, OverflowError) as err:
-            raise ValueError(f"{table}: {name} holds values that are no {spec.dtype}") from err
+            raise ValueError(f"{table}: {name} holds values that are no {kind}") from err
     return pd.DataFrame(out)
 
 

@@ -110,6 +110,17 @@ def test_the_planes_of_all_fields_are_those_of_each(fake, data):
     assert len(expected) == 6
 
 
+def test_the_planes_of_a_field_are_read_once(fake, data, monkeypatch):
+    read, inner = [], _field_row._planes_of
+    monkeypatch.setattr(_field_row, "_planes_of", lambda *a: read.append(a[0]) or inner(*a))
+    run_fields(Config(), paths(data), "out")
+    assert sorted(read) == ["f1", "f10", "f2"]  # and not after each later field again
+    (data / "f2.emd").write_text("0.7")
+    run_fields(Config(), paths(data), "out")
+    planes = pd.read_csv("out/planes.csv").set_index("field")
+    assert planes["delta_A"]["f2"].max() == pytest.approx(0.7)
+
+
 def test_a_failure_is_entered_and_the_others_go_on(fake, data, invoke):
     (data / "f2.emd").write_text("bad")
     (data / "f0.emd").write_text("bug")

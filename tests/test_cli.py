@@ -115,7 +115,7 @@ def test_input_takes_one_or_several_paths(invoke, stubs, config, tmp_path, args,
         (
             OSError(28, "No space left on device", "x.png"),
             3,
-            "(x.png: No space left on device); free some space",
+            "(x.png: No space left on device); free",
         ),
         (KeyError("k"), 1, "internal error: KeyError: 'k'; run again with --debug"),
         (KeyboardInterrupt(), 130, "stopped; nothing was changed"),

@@ -129,15 +129,17 @@ def test_displacements_point_along_the_lattice(result):
     np.testing.assert_allclose(st.displacement_vectors(result, frame), [0.1 * u, 0.2 * v])
 
 
-def test_the_map_is_centred_on_zero_and_in_pm(result):
+@pytest.mark.parametrize(("interface", "factor", "unit"), [(True, 1, "Å"), (False, 100, "pm")])
+def test_the_map_is_centred_on_zero_and_in_the_unit_of_the_words(result, interface, factor, unit):
+    result = result if interface else make(interface=False)
     ax = plot.plot_displacement_map(result)
     cells = next(c for c in ax.collections if c.get_array() is not None)
     low, high = cells.get_clim()
     assert low == -high
     frame = st.used(result, "K")
-    np.testing.assert_allclose(cells.get_array(), 100 * frame["delta_A"])
+    np.testing.assert_allclose(cells.get_array(), factor * frame["delta_A"])
     labels = [a.get_ylabel() for a in ax.child_axes]
-    assert labels == ["δ along [110] (pm)"]
+    assert labels == [f"δ along [110] ({unit})"]
 
 
 def test_the_map_follows_the_sign(result):
@@ -199,7 +201,7 @@ def test_the_map_of_directions_has_the_colours_of_its_vectors(result):
     wanted = colors.directed(toward[None])[0]
     np.testing.assert_allclose(cells.get_facecolor()[first][:, :3].mean(axis=0), wanted, atol=0.06)
     key = " ".join(t.get_text() for child in ax.child_axes for t in child.texts)
-    assert f"rim: {limit * 1000:g} pm" in key and "[110]" in key and "[001]" in key
+    assert f"rim: {limit * 10:g} Å" in key and "[110]" in key and "[001]" in key
     lengths = np.hypot(*vectors.T)
     assert 0.8 * limit <= np.percentile(lengths, 98) <= 2 * limit
 

@@ -663,3 +663,12 @@ def test_the_result_is_left_as_it_was(full):
     fresh = make.__wrapped__(size=320)
     pd.testing.assert_frame_equal(full[0].columns, fresh.columns)
     pd.testing.assert_frame_equal(full[0].planes, fresh.planes)
+
+
+def test_a_known_thickness_stands_in_the_first_sentence():
+    result = make()
+    first = wording.sentences(result)[0]
+    alone = wording.reading(result, "cation_only")
+    assert f", which is {alone} for the K atoms if they alone move, and δ decays" in first
+    summary = result.summary | {"interpretation": dict.fromkeys(result.summary["interpretation"])}
+    assert "alone" not in wording.sentences(changed(result, summary=summary))[0]

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import stemdisp
+from stemdisp import _simulated, load
+from stemdisp.cli import main
 from stemdisp.noise import measure_noise, ring_spectrum
 from stemdisp.refine import refine_columns
 from stemdisp.simulate import (
     PRESETS,
+    PROPORTIONAL,
     Scan,
     Specimen,
     build_columns,
@@ -258,3 +262,55 @@ def test_the_seed_decides_everything():
 def test_unknown_names_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         simulate_stack(**call)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small stack of Gaussian columns, oxygen missing near the interface."""
+    return simulate_stack(seed=3, n_frames=1, size=256, dose_e_per_A2=20_000.0)
+
+
+def test_the_same_simulation_is_written_as_the_same_bytes(small, tmp_path, monkeypatch):
+    import time
+
+    now = time.time()
+    for name, moment in (("a", now), ("b", now + 86_400.0)):
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        _simulated.write(small[0], str(tmp_path / f"{name}.hspy"))
+    assert (tmp_path / "a.hspy").read_bytes() == (tmp_path / "b.hspy").read_bytes()
+    small[0].save(tmp_path / "c.hspy")  # what HyperSpy does itself: it adds the time
+    assert (tmp_path / "c.hspy").read_bytes() != (tmp_path / "a.hspy").read_bytes()
+    again = load(tmp_path / "a.hspy")
+    assert np.array_equal(again.data, small[0].data)
+    said = again.metadata.get_item("stemdisp.simulation")
+    assert said.seed == 3 and said.intensity == PROPORTIONAL
+
+
+def test_no_calibration_of_real_images_for_simulated_columns(small):
+    """Their intensity is in proportion to the occupancy, whatever thickness is stated."""
+    stated = {"specimen": {"thickness_nm": 10.0}, "analysis": {"dose_series": False}}
+    signal = small[0].inav[0]
+    found = stemdisp.run(signal, settings=stated)
+    assert found.curve is None
+    assert "simulated-columns" in {w["code"] for w in found.summary["warnings"]}
+    first = found.planes.set_index("N").loc[1]
+    assert abs(first["occupancy"] - 0.45) < 3 * first["occupancy_err"]
+    real = signal.deepcopy()
+    del real.metadata.stemdisp.simulation
+    other = stemdisp.run(real, settings=stated)
+    assert other.curve is not None
+    assert "simulated-columns" not in {w["code"] for w in other.summary["warnings"]}
+    assert other.planes.set_index("N").loc[1, "occupancy"] < first["occupancy"] - 0.03
+
+
+def test_the_help_tells_of_the_offset_of_the_preset(capsys):
+    with pytest.raises(SystemExit):
+        main(["simulate", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    offset = Specimen().offset_A
+    assert f"{offset[0]:.3f} A along u and {offset[1]:.3f} A along v" in said
+
+
+def test_a_signal_says_that_it_is_one(small):
+    result = stemdisp.run(small[0].inav[0], settings={"analysis": {"dose_series": False}})
+    assert "\ninput: a signal (image," in repr(result)

@@ -7,6 +7,7 @@ import html
 import io
 import re
 from functools import lru_cache
+from typing import Any
 
 # Widths of one and of two columns of a journal; wider drawings than the limit take two.
 COLUMN_CM, PAGE_CM, LIMIT_CM = 8.6, 17.8, 16.0
@@ -67,7 +68,7 @@ def _faces(svg: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _face(style: str, weight: str, used: str) -> str:
+def _face(style: Any, weight: str, used: str) -> str:
     from fontTools import subset
     from fontTools.ttLib import TTFont
     from matplotlib.font_manager import FontProperties, findfont

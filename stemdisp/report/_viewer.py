@@ -130,8 +130,8 @@ def _residual(figure: Any, result: Any) -> Layer:
     sd = 1.4826 * float(np.median(np.abs(finite - middle))) if finite.size else 1.0
     reach = _RESIDUAL_SD * (sd or 1.0)
     limits = (middle - reach, middle + reach)
-    small = {"max_side_px": _sources.MAX_SIDE_PX // 2, "share": 0.2}
-    uri, by, _ = _sources.display_copy(data, limits=limits, **small)
+    side_px = _sources.MAX_SIDE_PX // 2
+    uri, by, _ = _sources.display_copy(data, limits=limits, max_side_px=side_px, share=0.2)
     _picture(figure, result, uri, by, name="residual", visible=False)
     label = f"image minus model (black and white: ∓{_RESIDUAL_SD:g} s.d.)"
     return Layer("residual", label, on=False)
@@ -165,7 +165,8 @@ def _map(figure: Any, result: Any, sources: dict[str, Any], facts: dict[str, Any
     else:
         figure.circle("x", "y", radius=float(0.46 * min(size)), **style)
     name = st.direction_name(result.projection.u_uvw)
-    text = f"{limit * 100:.2g} pm"
+    factor, unit = st.displacement_unit(result)
+    text = f"{limit * factor:.2g} {unit}"
     facts["bar"] = {
         "colors": palette[:: _STEPS // 10],
         "low": f"\N{MINUS SIGN}{text}",
@@ -263,7 +264,7 @@ def _arrows(figure: Any, result: Any, facts: dict[str, Any]) -> list[Layer]:
         figure.scatter("x", "y", source=holder, size=0, alpha=0.0, name="blocks")
         scale = st.arrow_scale(result, blocks, 1.1 * side)[1]
         facts["arrows"]["blocks"] = {"side": side, "magnification": scale}
-    empty = {"x0": [], "y0": [], "x1": [], "y1": []}
+    empty: dict[str, list[float]] = {"x0": [], "y0": [], "x1": [], "y1": []}
     source = ColumnDataSource(empty, name="arrow-strokes")
     for color, width in (("#000000", 3.8), ("#ffffff", 1.7)):
         figure.segment(

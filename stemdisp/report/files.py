@@ -20,7 +20,7 @@ from stemdisp.corrections import FILE_NAME
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _MAX_DEPTH = 50
 # File names may hold bytes that are no text; they are written as escapes and not refused.
-TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
+TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
 def write_files(result: Any, directory: Path) -> None:

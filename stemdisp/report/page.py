@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from stemdisp import _plot_style as st
-from stemdisp._plot_numbers import fixed, measured, seen_above, two_digits, with_interval
+from stemdisp._plot_numbers import (
+    UNKNOWN,
+    fixed,
+    known,
+    measured,
+    seen_above,
+    two_digits,
+    with_interval,
+)
 from stemdisp._printable import printable
 from stemdisp.config import with_input
 from stemdisp.corrections import FILE_NAME
@@ -196,7 +204,7 @@ def context(result: Any, drawn: list[figures.Figure]) -> dict[str, Any]:
         "seed": result.config.analysis.seed,
         "percent": wording.percent(result),
         "noise": str(get(result, "refine", "noise") or "unknown"),
-        "model": str(get(result, "decay", "model") or wording.UNKNOWN),
+        "model": str(get(result, "decay", "model") or UNKNOWN),
     }
 
 
@@ -213,7 +221,7 @@ def cards(result: Any) -> list[dict[str, str]]:
         return _cards_without_interface(result)
     row = wording.first_plane(result)
     n = "1" if row is None else str(int(row["N"]))
-    value = wording.UNKNOWN if row is None else measured(row["delta_A"], row["delta_err_A"])
+    value = UNKNOWN if row is None else measured(row["delta_A"], row["delta_err_A"])
     count = "" if row is None else f"total s.e., n = {int(row['n_columns'])}"
     level = wording.percent(result)
     planes, bounds = with_interval(
@@ -237,7 +245,7 @@ def cards(result: Any) -> list[dict[str, str]]:
 def _seen(result: Any, which: str) -> str:
     limit = seen_above(result, which)
     unit = " Å" if which == "displacement" else ""
-    return f"; seen above {two_digits(limit)}{unit}" if wording.known(limit) else ""
+    return f"; seen above {two_digits(limit)}{unit}" if known(limit) else ""
 
 
 def _cards_without_interface(result: Any) -> list[dict[str, str]]:
@@ -254,7 +262,7 @@ def _cards_without_interface(result: Any) -> list[dict[str, str]]:
 
 
 def _card(label: str, value: str, unit: str, note: str) -> dict[str, str]:
-    unit = "" if value == wording.UNKNOWN else unit
+    unit = "" if value == UNKNOWN else unit
     return {"label": label, "value": value, "unit": unit, "note": note}
 
 

@@ -317,7 +317,7 @@ def fit_rows(result: Any) -> Rows:
         ("noise level (signal units)", number(fit.get("noise_level"))),
         ("slope of the residual spectrum", fixed(fit.get("spectrum_slope"), 1)),
         ("residual over noise in the columns' band", number(fit.get("misfit_ratio"))),
-        ("misfit", {True: "yes", False: "no"}.get(fit.get("misfit"), UNKNOWN)),
+        ("misfit", {True: "yes", False: "no"}.get(fit.get("misfit", UNKNOWN), UNKNOWN)),
         ("iterations", number(fit.get("iterations"))),
     ]
     rows += [
@@ -357,7 +357,7 @@ def registration_rows(result: Any) -> Rows:
     rows += _scan_rows(shifts.get("scan"), result.pixel_size_A)
     unclear = {True: "YES: frames may be a lattice vector off", False: "no"}
     margin = f" (lead {number(guard['margin'])})" if known(guard.get("margin")) else ""
-    verdict = unclear.get(guard.get("ambiguous"), UNKNOWN)
+    verdict = unclear.get(guard.get("ambiguous", UNKNOWN), UNKNOWN)
     return [*rows, ("placing ambiguous", verdict + margin)]
 
 

@@ -76,6 +76,14 @@ def damage(result: Any) -> str:
     return f"{start or 'Damage by the beam is'} {text}."
 
 
+def _alone(result: Any, row: pd.Series) -> str:
+    """Say what a known thickness makes of the displacement of plane 1."""
+    if int(row["N"]) != 1 or not known(get(result, "interpretation", "f")):
+        return ""
+    species = st.displaced_species(result)
+    return f", which is {reading(result, 'cation_only')} for the {species} atoms if they alone move"
+
+
 def _displacement(result: Any) -> str:
     row = first_plane(result)
     what = get(result, "interpretation", "measured") or st.displaced_species(result)
@@ -85,7 +93,7 @@ def _displacement(result: Any) -> str:
     text = (
         f"The {what}s of plane N = {int(row['N'])} are displaced by {DELTA} = "
         f"{measured(row['delta_A'], row['delta_err_A'], 'Å')} along {along} "
-        f"(total standard error, {int(row['n_columns'])} columns)"
+        f"(total standard error, {int(row['n_columns'])} columns){_alone(result, row)}"
     )
     if not known(get(result, "decay", "xi_planes")):
         note = get(result, "decay", "note")
@@ -188,7 +196,7 @@ def limits(result: Any) -> list[str]:
 
 
 def _limits(result: Any) -> list[tuple[str, str]]:
-    found = [_cation_limit(result)]
+    found: list[tuple[str, str] | None] = [_cation_limit(result)]
     if result.interface is not None:
         found += [_end_limit(result), _place_limit(result), _depth_limit(result)]
         found.append(_null_limit(result))
@@ -340,7 +348,7 @@ def text_summary(result: Any) -> str:
     found = get(result, "warnings") or []
     lines = [
         f"stemdisp {get(result, 'stemdisp') or ''} | {result.projection.name}".strip(),
-        f"input: {', '.join(map(str, source.get('path') or []))} "
+        f"input: {', '.join(map(str, source.get('path') or [])) or 'a signal'} "
         f"({source.get('kind') or 'unknown kind'}, pixel {sizes} Å)",
         f"columns: {len(st.table(result, 'columns'))} fitted, {usable} usable",
     ]
