@@ -167,7 +167,7 @@ def _one_image(signal: Signal2D) -> Acquired:
     if wrong.any():
         notes.append(absurd_note(data[wrong]))
         signal = signal._deepcopy_with_new_data(np.where(wrong, np.nan, data.astype(float)))
-    notes += pixel_notes(np.asarray(signal.data), left_out=np.count_nonzero(wrong))
+    notes += pixel_notes(np.asarray(signal.data), left_out=int(np.count_nonzero(wrong)))
     return Acquired(signal, warnings=tuple(notes))
 
 

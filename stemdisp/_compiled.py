@@ -26,6 +26,8 @@ from numba.core.dispatcher import Dispatcher
 
 from stemdisp import _codefiles
 
+Function = Callable[..., Any]
+
 _EXACT = {"nogil": True, "error_model": "numpy"}
 _FLAGS = {
     **_EXACT,
@@ -36,17 +38,17 @@ _FLAGS = {
 _NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"}
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Function) -> Function:
     """Compile a loop: sums may be reordered (always in the same way), no lock held, kept."""
     return _kept(numba.njit(**_FLAGS)(function))
 
 
-def compiled_in_order(function: Callable) -> Callable:
+def compiled_in_order(function: Function) -> Function:
     """Compile a loop whose sums are added as they are written."""
     return _kept(numba.njit(**_EXACT)(function))
 
 
-def inner(function: Callable) -> Callable:
+def inner(function: Function) -> Function:
     """Compile what only other compiled functions call, into each of them.
 
     Called and not written out, it would come from the cache in another version than that which
@@ -61,7 +63,7 @@ def _kept(function: Any) -> Any:
     return function
 
 
-class _Kept(caching._Cache):
+class _Kept(caching._Cache):  # type: ignore[misc]  # numba has no annotations
     """What numba asks for compiled code, and hands it to.
 
     Whatever goes wrong in between means compiling: code is kept to save time, nothing else.

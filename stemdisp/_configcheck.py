@@ -161,6 +161,15 @@ def first_existing(name: str, folders: tuple[Path, ...]) -> str:
     return anchored(name, folders) if is_pattern(name) else name
 
 
+def refuse_corrections(tables: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file of corrections in place of a configuration, by what it is."""
+    if tables.keys() & {"correction", "format"}:
+        raise ConfigError(
+            f"{path}: is a file of corrections, not a configuration; name a configuration, and "
+            "give this file with --corrections"
+        )
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file that a user wrote.
 

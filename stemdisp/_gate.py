@@ -117,10 +117,10 @@ def _on_disk(
     path: str, stamp: list[int], number: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> Any:
     """Return a Dask array of single frames, each asked for when it is needed."""
-    import dask
     import dask.array as da
+    from dask.delayed import delayed
 
-    frame = dask.delayed(read_frame, pure=True)
+    frame = delayed(read_frame, pure=True)
     size = shape[-2:]
 
     def stacked(index: tuple[int, ...]) -> Any:
@@ -167,15 +167,16 @@ def read_frame(
     """
     if _stamp(path) != stamp:
         raise DataError(f"{path}: was changed while it was read; run again when it is complete")
+    n_bytes = math.prod(shape) * dtype.itemsize
     question = {
         "path": path,
         "stamp": stamp,
         "signal": number,
         "index": index,
         "max_bytes": MAX_BYTES,
-        "n_bytes": math.prod(shape) * dtype.itemsize,
+        "n_bytes": n_bytes,
     }
-    with _PROCESS.asked(question, on_disk=question["n_bytes"]) as answer:
+    with _PROCESS.asked(question, on_disk=n_bytes) as answer:
         return answer.array(number, shape, dtype)
 
 
@@ -214,7 +215,7 @@ class Answer:
         """Read the next array."""
         values = np.empty(shape, dtype)
         if values.size:
-            self._exactly(memoryview(values.reshape(-1).view(np.uint8)))
+            self._exactly(values.reshape(-1).view(np.uint8).data)
         return values
 
     def _exactly(self, room: Any) -> Any:
@@ -294,8 +295,8 @@ class _Process:
         return process.wait()
 
     def forget(self) -> None:
-        """Leave the process to the one that was forked off."""
-        self.__init__()
+        """Begin anew: a forked process leaves that of its parent alone."""
+        self._lock, self._running = threading.RLock(), None
 
 
 def _started() -> subprocess.Popen[bytes]:
@@ -319,11 +320,12 @@ def _started() -> subprocess.Popen[bytes]:
         raise DataError(
             f"no process can be started to read files ({err.strerror}); free memory or processes"
         ) from err
+    assert process.stdout is not None
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl
 
         # Fewer turns between the two processes (Linux).
-        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return process
 
 

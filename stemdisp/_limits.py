@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 GIB = 2**30
@@ -120,7 +121,7 @@ def _wrong_code(event: str, subject: Any) -> str:
 
 def _by_installed_code(event: str) -> bool:
     """Tell whether a module is being loaded, or Dask copies its own tasks (it pickles them)."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith("<frozen importlib"):

@@ -170,7 +170,7 @@ def _read_cif(path: Path) -> Structure:
     # Below zero no three vectors enclose these angles; NaN fails the comparison too.
     room = 1.0 - cosines @ cosines + 2.0 * np.prod(cosines)
     lengths, angles = (cell.a, cell.b, cell.c), (cell.alpha, cell.beta, cell.gamma)
-    possible = all(1.0 < length < _MAX_CELL_A for length in lengths) and room > 1e-6
+    possible = bool(room > 1e-6) and all(1.0 < length < _MAX_CELL_A for length in lengths)
     possible &= all(0.0 < angle < 180.0 for angle in angles)
     if not cell.is_crystal() or not possible:
         raise ValueError(

@@ -136,7 +136,7 @@ def _send(stream: BinaryIO, said: dict[str, Any], arrays: list[Any]) -> None:
     for array in arrays:
         for part in array if np.ndim(array) > 2 else (array,):
             if part.size:
-                stream.write(memoryview(np.ascontiguousarray(part)).cast("B"))
+                stream.write(np.ascontiguousarray(part).data.cast("B"))
     stream.flush()
 
 

@@ -25,6 +25,7 @@ from stemdisp._configcheck import (
     explain_invalid,
     first_existing,
     read_toml,
+    refuse_corrections,
     refuse_unknown,
     toml_value,  # noqa: F401 - the command line and the documentation take it from here
     with_lists,
@@ -87,10 +88,9 @@ class InputConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the values; accept a single path."""
-        paths = (self.path,) if isinstance(self.path, str) else tuple(self.path)
-        if not all(p.strip() for p in paths):
-            raise ValueError(f"path = {list(paths)!r} names no file; give at least one")
-        msgspec.structs.force_setattr(self, "path", paths)
+        if not all(path.strip() for path in self.files):
+            raise ValueError(f"path = {list(self.files)!r} names no file; give at least one")
+        msgspec.structs.force_setattr(self, "path", self.files)
         if not self.corrections.strip():
             raise ValueError('corrections is empty; give the path of a file, or "none"')
         check_word_or_positive(
@@ -383,11 +383,7 @@ def load_config(path: str | Path) -> Config:
     """
     path = Path(path)
     tables = read_toml(path, "configuration file")
-    if tables.keys() & {"correction", "format"}:
-        raise ConfigError(
-            f"{path}: is a file of corrections, not a configuration; name a configuration, and "
-            "give this file with --corrections"
-        )
+    refuse_corrections(tables, path)
     try:
         config = config_from_dict(tables)
     except ConfigError as err:

@@ -54,11 +54,12 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, StemdispError):
         text, status = str(error), error.exit_status
     elif is_full_disk(error):
-        where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        name = getattr(error, "filename", None)
+        where = f" ({name})" if name else ""
         text, status = f"the disk is full{where}; make room, or write elsewhere, and run again", 3
     elif isinstance(error, OSError):
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        text, status = f"{what}; {_REMEDIES.get(error.errno, 'check the path')}", 3
+        text, status = f"{what}; {_REMEDIES.get(error.errno or 0, 'check the path')}", 3
     else:
         text, status = f"internal error: {type(error).__name__}: {error}", 1
     return one_line(text), status
