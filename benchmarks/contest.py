@@ -88,7 +88,7 @@ def _try(*case: object) -> dict:
 def _case(
     peer: Peer, python: Path, kind: scene.Kind, size: int, plan: Plan, rate: float | None
 ) -> dict:
-    """Fit the images of one case, unless the rate at the size before says that it takes too long."""
+    """Fit the images of one case, unless the rate at the size before says it takes too long."""
     truth = scene.true_columns(size)
     about = {"columns": len(truth)}
     if rate is not None:
@@ -180,7 +180,7 @@ def judge(truth: pd.DataFrame, runs: Sequence[dict], *, size: int, kind: scene.K
 
 
 def near_bias(truth: pd.DataFrame, fitted: Sequence[pd.DataFrame]) -> tuple[float, float]:
-    """Give the mean error of K along [110] in the planes next to the interface, and its error (Å)."""
+    """Give the mean error of K along [110] next to the interface, and its error (Å)."""
     along = scene.direction()
     rows = ((truth["species"] == "K") & (truth["N"] <= NEAR)).to_numpy()
     true = truth.loc[rows, ["x_px", "y_px"]].to_numpy()

@@ -89,7 +89,7 @@ Wall-clock time of whole processes (median of 7); the two fits are processor tim
 ## Versions
 
 {versions}
-"""
+"""  # noqa: E501
 
 
 def write_page(

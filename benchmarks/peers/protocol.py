@@ -1,8 +1,8 @@
 """What all adapters share: read an image and starts, fit in a measured way, write what came out.
 
 ``python ADAPTER.py image.npz warm.npz found.json``. It runs in the environment of the peer and
-needs only Python and numpy. A file .npz holds ``image`` (float32), ``x_px, y_px, species`` (starts),
-``sigma_A`` (true widths, for those who ask for a width to begin with), ``pixel_A``, ``background``
+needs only Python and numpy.
+A file .npz holds ``image`` (float32), the starts ``x_px, y_px, species``, ``sigma_A`` (true widths, for those who ask for a width to begin with), ``pixel_A``, ``background``
 and ``noise``. The small image of ``warm`` is fitted first: what is loaded or compiled at the first
 call is none of the fit's time.
 """
