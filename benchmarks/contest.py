@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ TIMED = scene.KINDS[3]  # the noise with which larger images are timed
 WARM_SIZE = 192  # large enough for atomap, which wants nine neighbours
 NEAR = 3  # planes in which the bias of the displaced columns is looked for
 GRACE_S = 120.0  # import, first call, repeats
+PATIENCE = 5  # wall-clock over processor time, on a machine with other work
+
+STOPPED = (-24, -9)  # by the limit of processor time (SIGXCPU), or killed for it
 
 Say = Callable[[str], None]
 
@@ -142,15 +146,29 @@ def fit_apart(peer: Peer, python: Path, source: Path, warm: Path, *, limit_s: fl
         environment["PYTHONPATH"] = str(ROOT)
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit_s, env=environment
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * limit_s,
+            env=environment,
+            preexec_fn=partial(limit_processor, limit_s) if os.name == "posix" else None,
         )
     except subprocess.TimeoutExpired:
         return {"status": "stopped", "after_s": limit_s}
     except OSError as error:
         return {"status": "failed", "reason": last_error(str(error))}
+    if done.returncode in STOPPED:
+        return {"status": "stopped", "after_s": limit_s}
     if done.returncode or not target.is_file():
         return {"status": "failed", "reason": last_error(done.stdout + done.stderr)}
     return {"status": "done"} | json.loads(target.read_text(encoding="utf-8"))
+
+
+def limit_processor(seconds: float) -> None:
+    """Have the system end this process after so much processor time."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CPU, (int(np.ceil(seconds)), int(np.ceil(seconds)) + 5))
 
 
 def judge(truth: pd.DataFrame, runs: Sequence[dict], *, size: int, kind: scene.Kind) -> dict:

@@ -165,6 +165,19 @@ def test_what_takes_too_long_is_not_run_but_foretold(monkeypatch, tmp_path):
     assert last["status"] == "not run" and last["expected_s"] == counts[2] / 2.0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of processor time there")
+def test_a_fit_that_takes_too_long_is_stopped(monkeypatch, tmp_path):
+    (tmp_path / "slow.py").write_text("while True:\n    pass\n", encoding="ascii")
+    monkeypatch.setattr(contest, "ADAPTERS", tmp_path)
+    peer = environments.Peer("slow", "slow", "slow.py", "slow")
+    python = environments.Path(sys.executable)
+    found = contest.fit_apart(peer, python, tmp_path / "image.npz", tmp_path, limit_s=0.5)
+    assert found["status"] == "stopped"
+    broken = environments.Peer("broken", "broken", "absent.py", "broken")
+    found = contest.fit_apart(broken, python, tmp_path / "image.npz", tmp_path, limit_s=30)
+    assert found["status"] == "failed" and "absent.py" in found["reason"]
+
+
 def test_a_peer_that_cannot_be_installed_is_reported_by_its_reason(monkeypatch, tmp_path):
     def run(command, **_):
         bad = "pip" in command

@@ -2,9 +2,10 @@
 
 ``python ADAPTER.py image.npz warm.npz found.json``. It runs in the environment of the peer and
 needs only Python and numpy.
-A file .npz holds ``image`` (float32), the starts ``x_px, y_px, species``, ``sigma_A`` (true widths, for those who ask for a width to begin with), ``pixel_A``, ``background``
-and ``noise``. The small image of ``warm`` is fitted first: what is loaded or compiled at the first
-call is none of the fit's time.
+A file .npz holds ``image`` (float32), the starts ``x_px, y_px, species``, ``sigma_A`` (true widths,
+for those who ask for a width to begin with), ``pixel_A``, ``background`` and ``noise``. The small
+image of ``warm`` is fitted first: what is loaded or compiled at the first call is none of the fit's
+time.
 """
 
 from __future__ import annotations
