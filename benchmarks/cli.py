@@ -57,6 +57,9 @@ def main(**chosen: object) -> None:
     if "start" in only:
         _once(store, "start", lambda: [list(row) for row in pipelines.cold_start()])
     if "runs" in only:
+        if store.get(f"run/{SAMPLE_RUN.label}") is None:
+            say("a run that compiles what is not yet compiled")
+            pipelines.run_whole(SAMPLE_RUN)
         for item in whole:
             _once(store, f"run/{item.label}", lambda item=item: pipelines.run_whole(item))
     if "peers" in only:
@@ -75,7 +78,8 @@ def plans(chosen: dict) -> tuple[Plan, Options, tuple[Whole, ...]]:
     if chosen["full"]:
         plan = replace(plan, images=max(3, plan.images), every_kind=True, limit_s=4 * 3600.0)
     if chosen["quick"]:
-        plan = replace(plan, sizes=(256, 512), limit_s=min(plan.limit_s, 60.0))
+        sizes = (256, 512) if plan.sizes == Plan().sizes else plan.sizes
+        plan = replace(plan, sizes=sizes, limit_s=min(plan.limit_s, 60.0))
         options = Options(size=256, repeats=2, runs=1, speed_size=512, large=512)
         whole = (SAMPLE_RUN, Whole("one image, 1024 px", 1, 1024))
     return plan, options, whole

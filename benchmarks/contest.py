@@ -33,7 +33,7 @@ NEAR = 3  # planes in which the bias of the displaced columns is looked for
 GRACE_S = 120.0  # import, first call, repeats
 PATIENCE = 5  # wall-clock over processor time, on a machine with other work
 
-STOPPED = (-24, -9)  # by the limit of processor time (SIGXCPU), or killed for it
+STOPPED = -24  # how a process ends at its limit of processor time (SIGXCPU)
 
 Say = Callable[[str], None]
 
@@ -157,10 +157,13 @@ def fit_apart(peer: Peer, python: Path, source: Path, warm: Path, *, limit_s: fl
         return {"status": "stopped", "after_s": limit_s}
     except OSError as error:
         return {"status": "failed", "reason": last_error(str(error))}
-    if done.returncode in STOPPED:
+    if done.returncode == STOPPED:
         return {"status": "stopped", "after_s": limit_s}
     if done.returncode or not target.is_file():
-        return {"status": "failed", "reason": last_error(done.stdout + done.stderr)}
+        said = done.stdout + done.stderr
+        if done.returncode < 0:
+            said = f"ended by signal {-done.returncode} (too little memory?)"
+        return {"status": "failed", "reason": last_error(said)}
     return {"status": "done"} | json.loads(target.read_text(encoding="utf-8"))
 
 

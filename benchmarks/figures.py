@@ -94,7 +94,7 @@ def _panel(plan: Plan) -> tuple[Any, Any]:
     axes.set_xscale("log", base=2)
     axes.set_xticks(plan.sizes, [str(size) for size in plan.sizes])
     axes.minorticks_off()
-    axes.set_xlabel(f"side of the image (px), {TIMED.name} noise")
+    axes.set_xlabel(f"side of the image (px); noise: {TIMED.name}")
     return figure, axes
 
 
@@ -112,6 +112,7 @@ def _line(axes: Any, peer: Any, points: list[tuple[int, float]], *, expected: bo
 def _accuracy(plan: Plan, store: Store) -> Any:
     """One panel for each noise: groups of species, one point for each fit."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(7.4, 3.8), layout="constrained")
     panels = figure.subplots(1, len(KINDS), sharey=True)
@@ -131,7 +132,9 @@ def _accuracy(plan: Plan, store: Store) -> Any:
         axes.minorticks_off()
         axes.set_title(kind.name, fontsize=9)
     panels[0].set_ylabel(f"rms error / Cramér-Rao bound, {size} px")
+    hollow = {"ls": "", "color": "0.4", "marker": "o", "mfc": "white", "ms": 5}
     handles = [_handle(peer) for peer in PEERS]
+    handles.append(Line2D([], [], label="hollow: > 10 % lost", **hollow))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -149,7 +152,7 @@ def _points(axes: Any, name: str, scores: dict, shift: float) -> None:
             axes.annotate(
                 text,
                 (k + shift, TOP / 1.12),
-                xytext=(0, -7),
+                xytext=(0, -7 - 9 * (list(STYLE).index(name) % 2)),  # neighbours do not touch
                 textcoords="offset points",
                 ha="center",
                 va="top",
