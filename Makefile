@@ -20,7 +20,7 @@ SET_UP_TEST := $(VENV)/.stamp-test
 SET_UP_ALL := $(VENV)/.stamp-all
 SET_UP_DOCS := $(VENV)/.stamp-docs
 
-.PHONY: help pipeline test test-all lint format bench calibrate docs sample-data clean
+.PHONY: help pipeline test test-all lint format bench bench-check calibrate docs sample-data clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,8 +47,11 @@ format: $(SET_UP_TEST) ## put the code in the common format
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(SET_UP_TEST) ## measure speed and accuracy
+bench: $(SET_UP_TEST) ## measure stemdisp and others on the same images, write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: $(SET_UP_TEST) ## fail where stemdisp has become more than 20 % slower, larger or worse
+	@$(BIN)/python -m benchmarks.check $(ARGS)
 
 calibrate: $(SET_UP_TEST) ## count how often intervals hold the truth, write docs/calibration.md
 	@$(BIN)/python -m benchmarks.calibrate --write $(ARGS)
@@ -62,7 +65,8 @@ sample-data: $(SET_UP) ## make the sample data again
 	@$(BIN)/stemdisp simulate sample_data/lao_kto_111.hspy --preset lao-kto-111 --seed 2
 
 clean: ## delete what was made, except results
-	@rm -rf $(VENV) build docs/_build docs/_generated .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	@rm -rf $(VENV) .venv-bench build docs/_build docs/_generated
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	@find stemdisp tests docs benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(SET_UP): pyproject.toml constraints.txt

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 
 import pandas as pd
 
-from benchmarks import accuracy, peers, scene, speed
+from benchmarks import accuracy, scene, speed
 from benchmarks.accuracy import Fitter, Score
 from benchmarks.large import Large, time_large
-from benchmarks.peers import Race
 
-PEER_SIZE = 256  # of the errors of others, who are slow
 LARGE, LARGE_S, LARGE_GIB = 4096, 1.5, 1.0
 
 
@@ -29,10 +26,6 @@ class Options:
     repeats: int = 5
     runs: int = 3
     speed_size: int = 1024
-    peers: bool = False
-    peer_size: int = 1024
-    pipeline: bool = True
-    first_call: bool = True
     large: int = 0
 
 
@@ -45,11 +38,25 @@ class Report:
     accuracy: list[tuple[str, str, dict[str, Score]]] = field(default_factory=list)
     speed: list[tuple[str, str]] = field(default_factory=list)
     profile: list[tuple[str, float]] = field(default_factory=list)
-    peers: list[tuple[str, float, dict[str, Score]]] = field(default_factory=list)
     decided: list[tuple[str, str]] = field(default_factory=list)
-    race: Race | None = None
     large: Large | None = None
-    calls_s: dict[str, float] = field(default_factory=dict)
+
+    def plain(self) -> dict:
+        """Give what can be written as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, found: dict) -> Report:
+        """Give the report that `plain` was made of."""
+        scored = [
+            (noise, fit, {name: Score(**s) for name, s in scores.items()})
+            for noise, fit, scores in found["accuracy"]
+        ]
+        lists = {k: [tuple(row) for row in found[k]] for k in ("speed", "profile", "decided")}
+        large = found["large"] and Large(
+            **(found["large"] | {"seconds": tuple(found["large"]["seconds"])})
+        )
+        return cls(Options(**found["options"]), found["n_columns"], scored, large=large, **lists)
 
     def markdown(self) -> str:
         """Give all tables."""
@@ -60,8 +67,6 @@ class Report:
             "`auto` takes "
             + "; ".join(f"{kind} for {name}" for name, kind in self.decided)
             + ".\n",
-            "## Goals\n",
-            table(("goal", "measured", "reached"), goals(self)),
             "## Speed: one core, processor time\n",
             table(("what", "measured"), self.speed),
             f"Where the fit of the iDPC image of {self.options.speed_size} x "
@@ -71,13 +76,6 @@ class Report:
         ]
         if self.large:
             parts += _large_section(self.large)
-        if self.race:
-            parts += _race_section(self.race)
-        if self.peers:
-            parts += [
-                f"## Others on the same image: {PEER_SIZE} x {PEER_SIZE}, {scene.KINDS[1].name}\n",
-                table(("fit", "columns/s", *_HEAD[2:]), _peer_rows(self.peers)),
-            ]
         return "\n".join(parts)
 
 
@@ -109,19 +107,6 @@ def measure(options: Options, say: Callable[[str], None] = lambda _: None) -> Re
     _score_fit(report, truth, idpc, "noise=white", accuracy.stemdisp_fit("white"))
     say("speed")
     _measure_speed(report)
-    if options.peers:
-        say("others")
-        _measure_peers(report)
-    if options.pipeline:
-        say("pipeline")
-        _measure_pipeline(report)
-    if options.first_call:
-        say("first call")
-        ready, first, later = speed.time_first_call()
-        report.calls_s |= {"first call": first, "later call": later}
-        report.speed.append(("import of the fit", f"{ready:.1f} s"))
-        report.speed.append(("first fit ever (compiles), tiny image", f"{first:.1f} s"))
-        report.speed.append(("first fit of a later process, tiny image", f"{later:.2f} s"))
     if options.large:
         say(f"{options.large} x {options.large}")
         report.large = time_large(options.large)
@@ -161,36 +146,6 @@ def _score_fit(
     report.accuracy.append((kind.name, name, accuracy.score(truth, fitted, bound)))
 
 
-def _measure_pipeline(report: Report) -> None:
-    timed = speed.time_pipeline(1)
-    if timed is None:
-        report.speed.append(("whole pipeline", "no sample data: make sample-data"))
-        return
-    seconds, stages = timed
-    total = sum(stages.values())
-    largest = sorted(stages, key=stages.get, reverse=True)[:3]
-    shares = ", ".join(f"{name} {stages[name] / total:.0%}" for name in largest)
-    report.speed.append(("whole pipeline on the sample data", f"{seconds:.1f} s ({shares})"))
-
-
-def _measure_peers(report: Report) -> None:
-    """Compare errors on a small image and speed on a large one."""
-    kind = scene.KINDS[1]
-    fits = [("stemdisp", accuracy.stemdisp_fit(kind.noise), report.options.runs)]
-    version = peers.atomap_version()
-    if version is not None:
-        peers.load_atomap()
-        fits.append((f"atomap {version}, chain", peers.fit_with_atomap, 1))
-    truth = scene.true_columns(PEER_SIZE)
-    bound = accuracy.bounds_of(truth, PEER_SIZE, kind, "species")
-    for name, fit, runs in fits:
-        rate = len(truth) / speed.time_fit(truth, PEER_SIZE, kind, fit, runs)
-        fitted = accuracy.run_many(truth, PEER_SIZE, kind, fit, 2)
-        report.peers.append((name, rate, accuracy.score(truth, fitted, bound)))
-    if version is not None:
-        report.race = peers.race(report.options.peer_size, report.options.runs)
-
-
 def goals(report: Report) -> list[tuple[str, str, str]]:
     """Compare with what the fit is to reach; two standard errors of sampling are allowed."""
     own = {noise: scores for noise, _, scores in reversed(report.accuracy)}
@@ -220,20 +175,13 @@ def goals(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _other_goals(report: Report) -> list[tuple[str, str, str]]:
-    """Goals that are measured only when asked for, and the choice of noise."""
+    """What a large image may take, and the choice of noise."""
     rows = []
     if report.decided:
         right = {kind.name: kind.noise for kind in scene.KINDS}
         good = all(right[name] == noise for name, noise in report.decided)
         text = ", ".join(noise for _, noise in report.decided)
         rows.append(("auto takes the right noise", text, _yes(good)))
-    for name, limit in (("first call", 10.0), ("later call", 1.0)):
-        if name in report.calls_s:
-            seconds = report.calls_s[name]
-            rows.append((f"{name} <= {limit:g} s", f"{seconds:.2f} s", _yes(seconds <= limit)))
-    if report.race:
-        text = f"{report.race.factor:.0f} x"
-        rows.append((">= 1000 x atomap's chain", text, _yes(report.race.factor >= 1000)))
     large = report.large
     if large and large.size >= LARGE:
         what = f"{large.size} x {large.size}, two cores"
@@ -258,23 +206,6 @@ def _large_section(large: Large) -> list[str]:
     return [head + "wall-clock time\n", table(("what", "measured"), rows)]
 
 
-def _race_section(race: Race) -> list[str]:
-    """Both speeds on one image, and how the machine's own speed drifted meanwhile."""
-    before, after = (race.columns / median(times) for times in (race.before_s, race.after_s))
-    runs = len(race.before_s + race.after_s)
-    drift = f"median of {runs} runs: {before:.0f} before atomap's run, {after:.0f} after it"
-    rows = [
-        ("stemdisp, with covariances", f"{race.rate:.0f}", drift),
-        ("atomap's chain", f"{race.peer_rate:.1f}", f"one run of {race.peer_s:.0f} s"),
-    ]
-    head = f"## Speed of both on one image: {race.size} x {race.size}, {race.kind}, "
-    return [
-        f"{head}{race.columns} columns; one core\n",
-        table(("fit", "columns/s", "runs"), rows),
-        f"{race.factor:.0f} times faster.\n",
-    ]
-
-
 def _pull_err(s: Score, name: str) -> float:
     """Sampling error of a pull: two positions per column, one intensity."""
     values = (2 if name == "pull" else 1) * (s.total - s.failed - s.marked)
@@ -296,12 +227,6 @@ def _number(value: float) -> str:
 def _score_rows(noise: str, fit: str, scores: dict[str, Score]) -> Iterable[tuple[str, ...]]:
     for name, s in scores.items():
         yield (noise, fit, name, *_cells(s))
-
-
-def _peer_rows(entries: list[tuple[str, float, dict[str, Score]]]) -> Iterable[tuple[str, ...]]:
-    for fit, rate, scores in entries:
-        for name, s in scores.items():
-            yield (fit, f"{rate:.0f}", name, *_cells(s))
 
 
 def _cells(s: Score) -> tuple[str, ...]:

@@ -71,6 +71,26 @@ def true_columns(size: int, seed: int = 0) -> pd.DataFrame:
     return truth[inside].reset_index(drop=True)
 
 
+def direction() -> np.ndarray:
+    """Give the direction [110] of the displacement in the image: x to the right, y down."""
+    tables = []
+    for delta in (0.54, 0.0):
+        specimen = Specimen(
+            delta0_A=delta,
+            disorder_A=0.0,
+            film_A=1.7,
+            film_density_per_A2=0.0,
+            rotation_deg=0.0,
+            occupancy=(),
+        )
+        scan = Scan(size=128, pixel_size_A=PIXEL_A)
+        tables.append(build_columns(specimen, scan, np.random.default_rng(0))[0])
+    moved, still = (t[(t["species"] == "K") & (t["N"] == 1)] for t in tables)
+    both = moved.merge(still, on=["i", "j"], suffixes=("", "_still"))
+    step = np.array([(both[a] - both[f"{a}_still"]).mean() for a in ("x_px", "y_px")])
+    return step / np.hypot(*step)
+
+
 def perfect_image(truth: pd.DataFrame, size: int) -> np.ndarray:
     """Draw the columns on their background without noise."""
     blobs = np.column_stack(

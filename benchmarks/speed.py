@@ -66,19 +66,6 @@ def warm_up() -> None:
         time_fit(truth, 96, kind, stemdisp_fit(kind.noise), 1)
 
 
-def time_pipeline(runs: int) -> tuple[float, dict[str, float]] | None:
-    """Give the seconds of the whole analysis of the sample data, and of its stages."""
-    from stemdisp import run
-
-    if not SAMPLE.is_file():
-        return None
-    results = []
-    seconds = cpu_seconds(
-        lambda: results.append(run({"input": {"path": [str(SAMPLE)]}}).summary["timings_s"]), runs
-    )
-    return seconds, {stage: median(r[stage] for r in results) for stage in results[0]}
-
-
 def time_first_call() -> tuple[float, float, float]:
     """Give seconds of import, of the first fit with nothing compiled yet, and of a later one.
 

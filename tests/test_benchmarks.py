@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import THREADS, accuracy, cli, large, peers, report, scene, shape, speed
+from benchmarks import THREADS, accuracy, large, report, scene, shape, speed
 from benchmarks.report import Options
 
 SIZE = 128
@@ -88,58 +87,16 @@ def test_lost_columns_count_as_failures_unless_marked(truth):
     assert scores["Ta"].ratio < 2
 
 
-def fake_peer(calls, seconds):
-    """Pretend to be atomap: it takes its time and stays where it starts."""
-
-    def fit(image, start):
-        calls.append(("peer", len(start)))
-        end = time.process_time() + seconds
-        while time.process_time() < end:
-            pass
-        return start.copy()
-
-    return fit
-
-
-def test_tiny_run_prints_all_tables(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "PAGE", tmp_path / "benchmarks.md")
+def test_a_tiny_measurement_gives_all_tables_and_survives_being_written(monkeypatch):
     monkeypatch.setattr(speed, "warm_up", lambda: None)
-    monkeypatch.setattr(peers, "atomap_version", lambda: "0")
-    monkeypatch.setattr(peers, "load_atomap", lambda: None)
-    monkeypatch.setattr(peers, "fit_with_atomap", fake_peer([], 0.01))
-    monkeypatch.setattr(report, "PEER_SIZE", SIZE)
-    options = ["--size", str(SIZE), "--repeats", "2", "--runs", "1", "--quick", "--write"]
-    options += ["--speed-size", "144", "--peers", "--peer-size", "160"]
-    done = CliRunner().invoke(cli.main, options, catch_exceptions=False)
-    assert done.exit_code == 0
-    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    done = report.measure(Options(size=SIZE, repeats=2, runs=1, speed_size=144))
+    text = done.markdown()
     for kind in scene.KINDS:
-        assert page.count(f"| {kind.name}") >= 3
-        assert f"fit with covariances, {kind.name}, 144 x 144" in done.stdout
-    assert "noise=white" in page and "Where the fit" in page and "nan" not in page
-    assert "160 x 160, iDPC" in page and "x atomap's chain" in page and "atomap 0, chain" in page
-    assert "auto takes the right noise" in page
-    assert "--speed-size 144 --peers --peer-size 160 --write" in page
-
-
-def test_a_race_times_the_fit_before_and_after_the_other_one(monkeypatch):
-    calls = []
-    own = fake_peer([], 0.01)
-
-    def fit(image, start):
-        calls.append(("own", len(start)))
-        return own(image, start)
-
-    monkeypatch.setattr(accuracy, "stemdisp_fit", lambda noise: fit)
-    monkeypatch.setattr(peers, "load_atomap", lambda: None)
-    monkeypatch.setattr(peers, "fit_with_atomap", fake_peer(calls, 0.2))
-    race = peers.race(SIZE, 2)
-    assert [who for who, _ in calls] == ["own"] * 3 + ["peer"] + ["own"] * 2
-    assert {n for _, n in calls} == {race.columns}
-    assert race.rate == pytest.approx(race.columns / 0.01, rel=0.2)
-    assert race.factor == pytest.approx(20, rel=0.2)
-    slow = replace(race, before_s=(0.01, 0.01, 0.01), after_s=(0.02, 0.02, 0.02), peer_s=3.0)
-    assert slow.factor == pytest.approx(200)  # the machine slowed down: the middle counts
+        assert text.count(f"| {kind.name}") >= 3 - (kind.noise == "poisson")
+        assert f"fit with covariances, {kind.name}, 144 x 144" in text
+    assert "noise=white" in text and "Where the fit" in text and "nan" not in text
+    again = report.Report.from_plain(json.loads(json.dumps(done.plain())))
+    assert again == done and report.goals(again) == report.goals(done)
 
 
 affinity = pytest.mark.skipif(
@@ -196,9 +153,6 @@ def test_goals_see_slowness_memory_and_a_wrong_noise(truth):
 
     assert reached("auto", decided=right) == ["yes"]
     assert reached("auto", decided=[(right[1][0], "white"), *right]) == ["**no**"]
-    race = peers.Race(1024, "iDPC", 1000, (0.1,), (0.1,), 101.0)
-    assert reached("atomap", race=race) == ["yes"]
-    assert reached("atomap", race=replace(race, peer_s=90.0)) == ["**no**"]
     fit = large.Large(4096, 2, 44_000, 0.3, 0.9, (2.0, 1.4, 1.3))
     assert reached("two cores", large=fit) == ["yes", "yes"]
     slow = replace(fit, peak_gib=1.1, seconds=(1.4, 1.6, 1.7))
