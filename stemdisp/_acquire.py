@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stemdisp._dpcstack import align_segments, segment_series
-from stemdisp._pixel_notes import absurd_note, pixel_notes
+from stemdisp._pixel_notes import absurd_note, file_notes, pixel_notes
 from stemdisp._pixels import absurd
 from stemdisp._source import FrameSource, absolute_paths, check_square_pixels, frame_source
 from stemdisp._stores import files_of
@@ -120,19 +120,26 @@ def acquire(
     DataError
         If the data cannot be used.
     """
+    found = _acquired(signal, kind, paths=paths, executor=executor, progress=progress)
+    return replace(found, warnings=(*file_notes(signal), *found.warnings))
+
+
+def _acquired(
+    signal: Signal2D, kind: str, *, paths: tuple[str, ...] | None, **options: Any
+) -> Acquired:
+    """Make the image; see `acquire`."""
     what = classify(signal, kind)
     if what == "image":
         return _one_image(signal)
     if what == "dpc-segments" and signal.data.ndim == 3:
         return _one_scan(signal)
     # workers of a cluster read for themselves; values in memory would be sent to them in each pass
-    read_again = executor is not None or not isinstance(signal.data, np.ndarray)
+    read_again = options["executor"] is not None or not isinstance(signal.data, np.ndarray)
     where: dict[str, Any] = {
         "kind": kind,
         "paths": absolute_paths(paths) if read_again and paths is not None else None,
         "scan_rotation_deg": signal.metadata.get_item("stemdisp.scan_rotation_deg", default=None),
     }
-    options: dict[str, Any] = {"executor": executor, "progress": progress}
     result = None
     try:
         check_square_pixels(signal_pixel_size_A(signal), where["scan_rotation_deg"])

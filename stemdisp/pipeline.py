@@ -19,7 +19,6 @@ from stemdisp._acquire import Acquired, acquire, open_input
 from stemdisp._chosen import applied_curve, chosen_curve, chosen_projection
 from stemdisp._correct import check_data, image_notes
 from stemdisp._gate import start as start_reading
-from stemdisp._pixel_notes import file_notes
 from stemdisp._scene import Scene, fit_crystal
 from stemdisp._summary import MISFIT, build_summary
 from stemdisp.config import Config, config_from_dict, load_config, with_input
@@ -192,7 +191,6 @@ def _run(
         source = open_input(config.input.files, config.input.kind) if signal is None else signal
         kind = classify(source, config.input.kind)
         curve, notes = applied_curve(curve, config, source)
-        notes += file_notes(source)
     with clock.stage("register", bar):
         seen = acquire(
             source,

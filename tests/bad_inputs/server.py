@@ -7,6 +7,7 @@ of its own session, so that whatever it starts is seen, and killed, with it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -184,6 +185,8 @@ def _child(job: dict) -> None:
     except BaseException:  # noqa: BLE001 - is reported by the status
         traceback.print_exc()
     finally:
+        # as Python does when a program ends: what runs beside it, ends with it
+        atexit._run_exitfuncs()
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
