@@ -15,8 +15,6 @@ AWAITING_GATE: set[str] = {
     "file/iDPC9.tif: cut to 97%",
     "file: a link to itself",  # no remedy
     "file: two links in a circle",
-    "file: no permission",
-    "file: in a folder without permission",
     "file/hspy: claims 10^12 pixels",  # inspect: 0.9 GB and 17 s
     "file/emd: claims 10^12 pixels",  # inspect: does not end within 90 s
     "file/hspy: a group that contains itself",  # no remedy

@@ -434,7 +434,14 @@ def _name_is_kept(what: str, name: str) -> None:
             "\\\\", "\\"
         )
 
-    @case(f"name: {what}", 0, check=check, inspect=0, slow=what != "other alphabets")
+    @case(
+        f"name: {what}",
+        0,
+        check=check,
+        inspect=0,
+        slow=what != "other alphabets",
+        report=what in ("quotes", "markup"),
+    )
     def make(folder: Path) -> Call:
         (folder / name).parent.mkdir(exist_ok=True)
         write_hspy(folder / "a.hspy", crystal()).rename(folder / name)
