@@ -196,7 +196,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not text in UTF-8; give a TOML file") from err
     except tomllib.TOMLDecodeError as err:
         reason = " ".join(str(err).split())[:160]
-        raise ConfigError(f"{path}: is not valid TOML; correct it: {reason}") from err
+        raise ConfigError(f"{path}: is not valid TOML: {reason}; correct it") from err
     except RecursionError as err:
         raise ConfigError(f"{path}: is nested too deeply; write it without so many [") from err
     except ValueError as err:

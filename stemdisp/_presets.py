@@ -41,8 +41,8 @@ PRESETS: tuple[str, ...] = tuple(_PEROVSKITES)
 
 # Images of one atom closer than this are one atom on a special position given with few digits.
 _SPECIAL_A = 0.1
-# The geometry compares all pairs of atoms.
-_MAX_ATOMS = 3000
+# The geometry compares all pairs of atoms: 0.3 GB for this many.
+_MAX_ATOMS = 1500
 _MAX_CELL_A = 1000.0  # no image shows a period of this size
 
 

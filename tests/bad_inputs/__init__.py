@@ -57,6 +57,7 @@ class Case:
     declared: int = 0  # bytes of data that the file claims to hold
     around: Around = field(default_factory=Around)
     slow: bool = False
+    report: bool = False  # whether figures and page are written too, which takes longest
     names_file: bool = True  # whether a refusal must name the input, or the configuration
 
 

@@ -108,15 +108,19 @@ def _(folder: Path) -> Call:
     return Call((write("npy", folder, noise()),), CONFIG.format(path), names=(path,))
 
 
+_refused("2900 atoms", _many(2900), "2900 atoms in the cell", "small cell")
+
+
 @case(
-    "cif: 2900 atoms, which may be",
-    2,
-    "columns|close|displaced|merge",
-    CORRECT + "|Known|axis",
+    "cif: 1400 atoms at random, which may be",
+    (2, 3),
+    "columns|close|displaced|periods|inversion|sharp",
+    CORRECT + "|Known|axis|choose",
     slow=True,
+    names_file=False,
 )
 def _(folder: Path) -> Call:
-    path = _cif(folder, _many(2900))
+    path = _cif(folder, _many(1400))
     return Call((write("npy", folder, noise()),), CONFIG.format(path), names=(path,))
 
 

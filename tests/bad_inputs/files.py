@@ -326,7 +326,10 @@ def _(folder: Path) -> Call:
 
 
 @case(
-    "file/hspy: pieces that were never written", 3, "missing|never|same value|every pixel is", OTHER
+    "file/hspy: pieces that were never written",
+    3,
+    "missing|never|same value|every pixel is",
+    "check which|" + OTHER,
 )
 def _(folder: Path) -> Call:
     return Call((_without_data(folder, shape=(256, 256), dtype="f4", chunks=(64, 64)),))
@@ -434,7 +437,14 @@ def _name_is_kept(what: str, name: str) -> None:
             "\\\\", "\\"
         )
 
-    @case(f"name: {what}", 0, check=check, inspect=0, slow=what != "other alphabets")
+    @case(
+        f"name: {what}",
+        0,
+        check=check,
+        inspect=0,
+        slow=what != "other alphabets",
+        report=what in ("quotes", "markup"),
+    )
     def make(folder: Path) -> Call:
         (folder / name).parent.mkdir(exist_ok=True)
         write_hspy(folder / "a.hspy", crystal()).rename(folder / name)

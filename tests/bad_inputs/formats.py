@@ -29,9 +29,10 @@ def write_hspy(
     from hyperspy.signals import Signal2D
 
     signal = Signal2D(data)
-    for axis, size, unit in zip(signal.axes_manager.signal_axes, scale, units, strict=True):
-        axis.scale, axis.units = size, unit
-    signal.save(str(path), overwrite=True)
+    with np.errstate(invalid="ignore"):  # of pixel sizes that are none
+        for axis, size, unit in zip(signal.axes_manager.signal_axes, scale, units, strict=True):
+            axis.scale, axis.units = size, unit
+        signal.save(str(path), overwrite=True)
     return path
 
 

@@ -121,7 +121,6 @@ def _full(name: str, cause: str, around: Around, *, status: int = 3, slow: bool 
 _full("no file may be large", "File too large", Around(largest_file=20_000))
 for _k in (1, 2, 4, 6):
     _full(f"the disk is full at write {_k}", "No space left", Around(fail_write=_k), slow=_k != 2)
-_full("the disk is full at write 20", "No space left", Around(fail_write=20), slow=True)
 if may_mount():
     _full("a disk of 48 kB", "No space left", Around(disk="full"))
     _full("a disk that is read-only", "[Rr]ead-only", Around(disk="read-only"), status=2)

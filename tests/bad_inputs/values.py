@@ -74,6 +74,7 @@ _npy(
     "stripes",
     np.sin(np.arange(192) / 2)[None] * np.ones((192, 1)),
     "no lattice|do not fit|cannot tell which column",
+    "[Cc]heck|is needed",
     names_file=False,
 )
 
