@@ -434,6 +434,14 @@ def test_any_text_as_an_argument_gives_one_plain_line(name, capsys, alone):
     assert names == set()
 
 
+def test_a_traceback_does_not_act_on_the_terminal_either(capsys, alone):
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", ALL["title"] + ALL["screen"], "--debug"])
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "\\x1b]0;hostile\\x07" in error
+    assert not hidden(error.replace("\n", ""))
+
+
 def fit_for_a_name(text):
     """What of a text a file system takes as the name of a file."""
     return text.replace("/", "\u2215").replace("\0", "")[:60]
