@@ -168,11 +168,13 @@ def run_target(name: str, seconds: int, corpus: Path, seed: int) -> dict[str, An
     """Run one target in a process of its own and read its figures."""
     command = [sys.executable, "-m", "benchmarks.fuzz", name, "--child"]
     command += ["--seconds", str(seconds), "--corpus", str(corpus), "--seed", str(seed)]
+    book = corpus / f"{name}.json"
+    book.unlink(missing_ok=True)
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     log = done.stderr
     (corpus / f"{name}.log").write_text(log, "utf-8", "backslashreplace")
-    book = corpus / f"{name}.json"  # not there if libFuzzer stopped it: a crash, or a hang
-    stats = json.loads(book.read_text()) if done.returncode == 0 and book.exists() else {}
+    # not there if libFuzzer stopped it: a crash, or a hang
+    stats = json.loads(book.read_text()) if book.exists() else {}
     seen = re.findall(r"cov: (\d+) ft: (\d+)", log) or [("0", "0")]
     findings = sorted(path.name for path in (corpus / "findings").glob(f"{name}-*.bin"))
     findings += sorted(path.name for path in (corpus / "findings").glob(f"{name}-stopped-*"))
@@ -215,7 +217,7 @@ def page(rows: list[dict[str, Any]], targets: dict[str, Any]) -> str:
         f"| together | {minutes:.0f} | {total:,} | {total / minutes / 60:,.0f} | | | {found} |"
     )
     made = f"{datetime.date.today():%d %B %Y}, Python {platform.python_version()}, atheris "
-    return f"{made}{version('atheris')}, one process on one core.\n\n" + "\n".join(lines)
+    return f"{made}{version('atheris')}, one process at a time.\n\n" + "\n".join(lines)
 
 
 def main() -> None:
