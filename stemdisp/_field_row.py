@@ -60,6 +60,9 @@ def _can_be_entered(folder: Path) -> bool:
     with (folder / _PLANES).open(encoding="utf-8", newline="") as stream:
         for _ in csv.reader(stream):
             pass
+    planes = pd.read_csv(folder / _PLANES)
+    empty = [name for name in planes if planes[name].isna().all()]
+    tables.check_columns(planes.drop(columns=empty), tuple(planes.columns.drop(empty)))
     row = {"field": "", "path": "", "status": "done", "message": ""} | row_of(folder)
     tables.ordered(pd.DataFrame([row]), "fields")
     return bool(describe_row(row))

@@ -221,7 +221,7 @@ def check_square_pixels(step: tuple[float, float] | None, rotation_deg: Any) -> 
     ValueError
         If there is something to turn and the two pixel sizes differ.
     """
-    if step is None or rotation_deg is None or not np.any(np.asarray(rotation_deg, dtype=float)):
+    if step is None or rotation_deg is None or not np.any(_angles(rotation_deg)):
         return
     if not np.isclose(step[0], step[1], rtol=1e-3):
         raise ValueError(
@@ -254,7 +254,7 @@ def quarter_turns(rotation_deg: Any, n: int, shape: tuple[int, int]) -> tuple[in
     """
     if rotation_deg is None:
         return (0,) * n
-    angles = np.atleast_1d(np.asarray(rotation_deg, dtype=float))
+    angles = _angles(rotation_deg)
     if angles.shape not in ((1,), (n,)) or not np.isfinite(angles).all():
         raise ValueError(f"scan_rotation_deg={rotation_deg!r} must be one angle, or {n} of them")
     turns = np.rint(np.broadcast_to(angles, (n,)) / 90.0)
@@ -270,3 +270,13 @@ def quarter_turns(rotation_deg: Any, n: int, shape: tuple[int, int]) -> tuple[in
         )
     # lines that run at +90 degrees (down) show the specimen turned by -90: turn it on, clockwise
     return tuple(int(turn) % 4 for turn in -turns)
+
+
+def _angles(rotation_deg: Any) -> np.ndarray:
+    """Return angles as numbers; a file may state anything."""
+    try:
+        return np.atleast_1d(np.asarray(rotation_deg, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"scan_rotation_deg={rotation_deg!r} must be angles in degrees; correct or delete it"
+        ) from error

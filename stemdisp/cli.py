@@ -425,15 +425,15 @@ def _quiet_libraries(*, debug: bool) -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def _say(text: str) -> None:
-    """Print lines of text, in which names of files and signals may stand, on stdout."""
-    click.echo("\n".join(map(printable, text.split("\n"))))
+def _say(text: str, *, err: bool = False) -> None:
+    """Print lines of text, in which names of files and signals may stand."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
 def _fail(message: str, status: int, *, debug: bool = False) -> NoReturn:
     """Print one line on stderr (with ``--debug`` the traceback before it) and exit."""
-    if debug:
-        traceback.print_exc()
     with contextlib.suppress(OSError):  # the terminal may be gone, or a log on a full disk
+        if debug:
+            _say(traceback.format_exc(), err=True)
         click.echo(f"stemdisp: {one_line(message)}", err=True)
     sys.exit(status)

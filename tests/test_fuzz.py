@@ -13,24 +13,27 @@ from benchmarks.fuzz_targets import TARGETS, Broken, Target, check, told
 from stemdisp.errors import ConfigError, DataError
 
 
-def earlier(planes=None, marker=None, **changes):
+def earlier(planes=None, marker=None, whole=None, **changes):
     """The results of an earlier field, with something changed in them."""
     summary, table, listed = seeds.batch_seeds()[0].split(seeds.SPLIT)
     content = json.loads(summary) | changes
     content = {key: value for key, value in content.items() if value is not ...}
-    parts = (json.dumps(content).encode(), planes or table, marker or listed)
+    parts = (whole or json.dumps(content).encode(), planes or table, marker or listed)
     return seeds.SPLIT.join(parts)
 
 
-def planes_with(name, cell):
+def planes_with(name, cell, *, line=1):
     """A table of planes in which one cell is another."""
-    header, first, *rest = seeds.batch_seeds()[0].split(seeds.SPLIT)[1].splitlines()
-    cells = first.split(b",")
-    cells[header.split(b",").index(name)] = cell
-    return b"\n".join([header, b",".join(cells), *rest]) + b"\n"
+    lines = seeds.batch_seeds()[0].split(seeds.SPLIT)[1].splitlines()
+    cells = lines[line].split(b",")
+    cells[lines[0].split(b",").index(name)] = cell
+    lines[line] = b",".join(cells)
+    return b"\n".join(lines) + b"\n"
 
 
 CIF = seeds.cif_seeds()[0]
+ENDLESS = CIF.replace(b"_length_c 4.0", b"_length_c 4.01e300").replace(b"gamma 90", b"gamma 89")
+ENDLESS = ENDLESS.replace(b"alpha 90", b"alpha 4294967296").replace(b"221", b"1")
 
 # Each shortest input of a kind, in words; all of them led to an error that no caller expects, to
 # an answer that was wrong, or to a message that acts on a terminal.
@@ -58,12 +61,12 @@ FOUND = [
     ("batch", earlier(decay={"xi_planes": 1, "xi_ci_planes": [1]})),
     ("batch", earlier(depth={"vacancy": {"N": 2.5}})),
     ("batch", earlier(planes=planes_with(b"delta_A", b"1\x0e2"))),
-    ("batch", earlier(planes=planes_with(b"delta_A", b"1,2,3,4"))),
+    ("batch", earlier(planes=planes_with(b"delta_A", b"1,2,3,4", line=2))),
     ("batch", earlier(marker=b"planes.csv\n\xf3\n")),
-    ("batch", b"[" * 5000),
+    ("batch", earlier(whole=b"[" * 5000)),
     ("marker", b"\xf3report.html\n"),
     ("cif", CIF.replace(b"_cell_length_b 4.0", b"_cell_length_b x")),
-    ("cif", CIF.replace(b"_cell_length_c 4.0", b"_cell_length_c 4e300")),
+    ("cif", ENDLESS),
     ("tables", b"species,N\nK,1\n"),
     ("tables", b"quality\nNA\n"),
     ("tables", b"quality\n" + b"9" * 30 + b"\n"),
@@ -73,7 +76,7 @@ FOUND = [
         "tables",
         b"species,N,i,quality,delta_A,delta_err_A,delta_perp_A,delta_perp_err_A\nK,1,1,0,x,1,1,1\n",
     ),
-    ("paths", b"a\0*"),
+    ("paths", b"a\0/*"),
     ("paths", b"f" + b"9" * 4400 + b"\nf1"),
     ("units", b'[{}, "m"]'),
     ("units", b"[" + b"9" * 400 + b', "m"]'),
@@ -91,7 +94,8 @@ def test_an_earlier_field_that_is_whole_is_kept(tmp_path):
     """The inputs above reach the code that they are meant for."""
     from stemdisp import _field_row
 
-    for data, kept in ((earlier(), True), (earlier(decay=...), False)):
+    words = earlier(planes=planes_with(b"delta_A", b"1\x0e2"))
+    for data, kept in ((earlier(), True), (earlier(decay=...), False), (words, False)):
         check(TARGETS["batch"], data, tmp_path)
         source = str(tmp_path / "data.npy")
         assert _field_row.is_current(tmp_path / "field", source, seeds.SETTINGS) is kept

@@ -434,6 +434,26 @@ def test_any_text_as_an_argument_gives_one_plain_line(name, capsys, alone):
     assert names == set()
 
 
+@pytest.mark.parametrize("stated", ["<b>", [0, "x"], {"a": 1}, [[0], [90]], [0, [1]]])
+def test_a_scan_direction_that_is_no_angle_is_refused_by_name(stated):
+    from stemdisp._source import check_square_pixels, quarter_turns
+
+    with pytest.raises(ValueError, match=r"^scan_rotation_deg=.* must be"):
+        quarter_turns(stated, 2, (64, 64))
+    if stated != [[0], [90]]:
+        with pytest.raises(ValueError, match=r"^scan_rotation_deg=.* must be angles"):
+            check_square_pixels((0.1, 0.1), stated)
+    assert quarter_turns([0, 90], 2, (64, 64)) == (0, 3)
+
+
+def test_a_traceback_does_not_act_on_the_terminal_either(capsys, alone):
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", ALL["title"] + ALL["screen"], "--debug"])
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "\\x1b]0;hostile\\x07" in error
+    assert not hidden(error.replace("\n", ""))
+
+
 def fit_for_a_name(text):
     """What of a text a file system takes as the name of a file."""
     return text.replace("/", "\u2215").replace("\0", "")[:60]

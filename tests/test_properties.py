@@ -492,7 +492,7 @@ def test_displacements_grow_with_the_size_of_a_pixel(seed, factor):
 
 
 @given(SHIFTS, SHIFTS)
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_the_order_of_rows_does_not_matter(seed, other):
     table, lat, *_ = displaced(30.0, seed)
     order = np.random.default_rng(other).permutation(len(table))
@@ -518,7 +518,7 @@ def test_a_mirror_turns_the_displacement_across_it(seed):
 
 
 @given(SHIFTS, st.floats(0.1, 10.0), st.sampled_from([-1, 1]))
-@settings(max_examples=30)
+@settings(max_examples=12)
 def test_plane_means_follow_their_columns(seed, factor, sign):
     table, lat, *_ = displaced(30.0, seed)
     columns = measure_displacements(table, lat, projection=KTO)
