@@ -285,7 +285,7 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     segments, to be analysed with kind = "dpc-segments" (pip install 'stemdisp[simulate]').
     """
     from stemdisp import _simulated
-    from stemdisp._publish import write_then_rename
+    from stemdisp._publish import write_together
 
     target = Path(out)
     if target.suffix != ".hspy":
@@ -302,8 +302,12 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     except (ValueError, ImportError) as err:
         raise ConfigError(str(err)) from err
     truth_path = target.with_suffix(".truth.csv")
-    write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
-    write_then_rename(target, lambda path: signal_.save(path, overwrite=True))
+    write_together(
+        {
+            truth_path: lambda path: truth.to_csv(path, index=False),
+            target: lambda path: signal_.save(path, overwrite=True),
+        }
+    )
     click.echo(f"Wrote {target} and {truth_path}")
 
 
