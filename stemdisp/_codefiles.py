@@ -33,14 +33,16 @@ def folders() -> Iterator[Path]:
     Yields
     ------
     Path
-        That of ``NUMBA_CACHE_DIR``; beside the package; in the user's directory of caches. A path
-        that is not absolute would depend on the working directory, and is left out.
+        Only that of ``NUMBA_CACHE_DIR``, if it is set; else beside the package, then in the user's
+        directory of caches. A path that is not absolute would depend on the working directory,
+        and is left out.
     """
     # installations of their own, files of their own
     name = "stemdisp-" + hashlib.sha256(os.fsencode(_PACKAGE)).hexdigest()[:16]
     chosen = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
     if chosen.is_absolute():
         yield chosen / name
+        return
     yield _PACKAGE / "__pycache__"
     user = _user_caches()
     if user.is_absolute():

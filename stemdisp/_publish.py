@@ -15,8 +15,9 @@ import os
 import re
 import shutil
 import sys
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ BATCH_TABLES = ("fields.csv", "planes.csv")  # what a batch writes beside its fi
 _NOT_OURS_TO_MIND = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave these
 # A full disk or quota, one that takes no file so large, or that may not be written any more.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_ABANDONED_S = 3600
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -202,15 +204,45 @@ def write_then_rename(target: Path, write: Callable[[str], Any]) -> None:
     write : callable
         Gets the path of the file to write, which has the suffix of `target`.
     """
-    temporary = target.with_name(f".{target.name}.new-{uuid.uuid4().hex}{target.suffix}")
+    write_together({target: write})
+
+
+def write_together(files: Mapping[Path, Callable[[str], Any]]) -> None:
+    """Write files that belong together: all are whole before the first is renamed.
+
+    Parameters
+    ----------
+    files : mapping
+        What `write_then_rename` takes, for each file.
+    """
+    renamed = {
+        target.with_name(f".{target.name}.new-{uuid.uuid4().hex}{target.suffix}"): target
+        for target in files
+    }
     try:
-        write(str(temporary))
-        _sync(temporary)
+        for temporary, target in renamed.items():
+            _drop_abandoned(target)
+            files[target](str(temporary))
+            _sync(temporary)
         with _stopping.held():
-            os.replace(temporary, target)
+            for temporary, target in renamed.items():
+                os.replace(temporary, target)
             _stopping.leave("every file that was written is whole")
     finally:
-        temporary.unlink(missing_ok=True)
+        with _stopping.held():
+            for temporary in renamed:
+                temporary.unlink(missing_ok=True)
+
+
+def _drop_abandoned(target: Path) -> None:
+    """Remove what a killed process left beside a file, once nobody can be writing it any more."""
+    name, suffix = re.escape(target.name), re.escape(target.suffix)
+    unfinished = re.compile(rf"\.{name}\.new-[0-9a-f]{{32}}{suffix}")
+    with contextlib.suppress(OSError):
+        for entry in target.parent.iterdir():
+            if unfinished.fullmatch(entry.name):
+                if time.time() - entry.stat().st_mtime > _ABANDONED_S:
+                    entry.unlink()
 
 
 def _target(out: str | os.PathLike[str]) -> Path:

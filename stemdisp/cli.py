@@ -308,7 +308,7 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     segments, to be analysed with kind = "dpc-segments" (pip install 'stemdisp[simulate]').
     """
     from stemdisp import _simulated
-    from stemdisp._publish import write_then_rename
+    from stemdisp._publish import write_together
 
     target = Path(out)
     if target.suffix != ".hspy":
@@ -325,8 +325,12 @@ def simulate(out: str, *, multislice: bool, **options: Any) -> None:
     except (ValueError, ImportError) as err:
         raise ConfigError(str(err)) from err
     truth_path = target.with_suffix(".truth.csv")
-    write_then_rename(truth_path, lambda path: truth.to_csv(path, index=False))
-    write_then_rename(target, lambda path: _simulated.write(signal_, str(path)))
+    write_together(
+        {
+            truth_path: lambda path: truth.to_csv(path, index=False),
+            target: lambda path: _simulated.write(signal_, str(path)),
+        }
+    )
     _say(f"Wrote {printable(str(target))} and {printable(str(truth_path))}")
 
 

@@ -35,6 +35,8 @@ def start(folder, *arguments):
         [*COMMAND, *map(str, arguments)],
         cwd=folder / "work", env=there, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        # tests that run in the background of a shell ignore it, and so would the command
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

@@ -4,11 +4,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from stemdisp import _publish
-from stemdisp._publish import MARKER, publish
+from stemdisp._publish import MARKER, publish, write_together
 from stemdisp.errors import ConfigError
 
 both_ways = pytest.mark.parametrize("use_exchange", [True, False])
@@ -99,6 +100,38 @@ def test_a_file_put_there_during_the_run_is_not_lost(tmp_path):
         fill(folder, "two")
         (out / "late.txt").write_text("precious")
     assert (out / "late.txt").read_text() == "precious"
+
+
+def test_files_that_belong_together_are_all_old_or_all_new(tmp_path):
+    one, two = tmp_path / "a.csv", tmp_path / "a.hspy"
+
+    def write_pair(text, fail=None):
+        def write_last(path):
+            Path(path).write_text(text)
+            if fail is not None:
+                raise fail
+
+        write_together({one: lambda path: Path(path).write_text(text), two: write_last})
+
+    for text in ("old", "new"):
+        write_pair(text)
+        for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+            with pytest.raises(type(error)):
+                write_pair("half", error)
+        assert one.read_text() == two.read_text() == text
+        assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.hspy"}
+
+
+def test_what_a_killed_process_left_beside_a_file_goes_in_time(tmp_path):
+    left = tmp_path / f".a.csv.new-{'0' * 32}.csv"
+    others = [tmp_path / f".b.csv.new-{'0' * 32}.csv", tmp_path / ".a.csv.new-mine.csv"]
+    for path in (left, *others):
+        path.write_text("half")
+        os.utime(path, (0, 0))
+    young = tmp_path / f".a.csv.new-{'1' * 32}.csv"  # somebody may be writing it
+    young.write_text("half")
+    write_together({tmp_path / "a.csv": lambda path: Path(path).write_text("whole")})
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.csv", young, *others}
 
 
 @both_ways
