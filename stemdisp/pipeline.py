@@ -179,8 +179,7 @@ def _run(
     executor: Executor | None,
 ) -> Result:
     with clock.stage("load", bar):
-        projection = _project(config)
-        curve = _curve(config)  # before anything takes time: its file may be wrong
+        projection, curve = _project(config), _curve(config)  # first: their files may be wrong
         source = open_input(config.input.files, config.input.kind) if signal is None else signal
         kind = classify(source, config.input.kind)
         curve, notes = _applied(curve, config, source)
