@@ -52,6 +52,12 @@ def _value(value: float | None, error: float | None, digits: int, *, sign: bool 
     return f"{value:{'+' if sign else ''}.{digits}f} ± {error:.{digits}f}"
 
 
+def ratio(score: dict) -> str:
+    """Give rms over bound; a dash where every column is lost."""
+    value = score["ratio"]
+    return f"{value:.2f}" if value == value else "-"
+
+
 def missing(found: dict) -> str:
     """Say why a case has no numbers."""
     if found["status"] == "failed":

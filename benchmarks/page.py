@@ -100,6 +100,9 @@ def write_page(
     own = store.get("own")
     report = Report.from_plain(own) if own and own.get("status") != "failed" else None
     later = tables.accuracy_table(plan, store, first=False)
+    more = f"The same at other sizes, where it was run:\n\n{later}\n"
+    if later.count("\n") == 2:  # head and rule only
+        more = ""
     path = folder / NAME
     text = _PAGE.format(
         command=command,
@@ -110,7 +113,7 @@ def write_page(
         limit=tables.duration(plan.limit_s),
         near=NEAR,
         accuracy=tables.accuracy_table(plan, store, first=True),
-        more_accuracy=f"The same at other sizes, where it was run:\n\n{later}\n",
+        more_accuracy=more,
         speed=tables.speed_table(plan, store),
         memory=tables.memory_table(plan, store),
         factors=_factors(plan, store),
@@ -130,7 +133,7 @@ def summary(plan: Plan, store: Store) -> str:
     for peer, kind, size, found in tables.cases(plan, store):
         if size == plan.sizes[0] and kind == TIMED and found["status"] == "done":
             ratios[peer.label] = ", ".join(
-                f"{s} {found['scores'][s]['ratio']:.2f}" for s in found["scores"]
+                f"{s} {tables.ratio(found['scores'][s])}" for s in found["scores"]
             )
             lost[peer.label] = sum(s["failed"] for s in found["scores"].values())
     if not ratios:
