@@ -5,6 +5,8 @@ Nothing is read here but headers, and nothing allocated for what they declare.
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import struct
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from pathlib import Path
 from stemdisp._stores import is_store
 from stemdisp.errors import DataError
 
-MAX_BYTES = 8 * 2**30  # declared size of one file; a lazy signal may be larger
+MAX_BYTES = 8 * 2**30  # declared size of what is read at once: a file, or one image of a lazy one
+MOST_BYTES = 2**40  # of a lazy one
 LARGE_BYTES = 200 * 10**6  # of which nobody wants to wait to look at the values
 
 FORMATS = {
@@ -76,13 +79,17 @@ def check_is_file(path: str) -> None:
         raise DataError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or str(err)
-        raise DataError(f"{path}: cannot be opened ({reason})") from err
-    if stat.S_ISDIR(state.st_mode):
-        if is_store(path):
-            return
+        raise DataError(
+            f"{path}: cannot be opened ({reason}); check the path and its permissions"
+        ) from err
+    if stat.S_ISDIR(state.st_mode) and not is_store(path):
         raise DataError(f"{path}: is a directory; name the image files in it")
-    if not stat.S_ISREG(state.st_mode):
+    if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
         raise DataError(f"{path}: is not a regular file; copy the data into a file")
+    if not os.access(path, os.R_OK):
+        raise DataError(
+            f"{path}: cannot be opened ({os.strerror(errno.EACCES)}); check its permissions"
+        )
     if state.st_size == 0:
         raise DataError(f"{path}: is empty; copy or export it again")
 

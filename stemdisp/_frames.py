@@ -296,9 +296,20 @@ def _doses(part: Part) -> list[float]:
         count = part.n_frames if part.role != "image" else _n_images(raw)
         if isinstance(dose, list) and part.role != "image" and len(set(dose)) == 1:
             dose = dose[0]
+        _check_dose(part.name, dose)
         if dose is not None:
             doses += dose if isinstance(dose, list) else [dose] * count
     return doses
+
+
+def _check_dose(name: str, dose: Any) -> None:
+    """Refuse a stated dose that is neither a number nor a list of them."""
+    values = dose if isinstance(dose, list) else [] if dose is None else [dose]
+    if not all(isinstance(value, int | float) for value in values):
+        raise DataError(
+            f"{name}: metadata.stemdisp.dose_e_per_A2 = {dose} is not a positive number, or one "
+            "for each frame; correct or delete it"
+        )
 
 
 def _n_images(raw: RawSignal) -> int:

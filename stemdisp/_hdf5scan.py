@@ -76,12 +76,12 @@ def in_one_piece(path: str) -> bool:
         return any(isinstance(data, h5py.Dataset) and data.chunks is None for data in found)
 
 
-def too_large(declared: int, max_bytes: int) -> str:
+def too_large(declared: int, max_bytes: int, *, what: str = "data") -> str:
     """Word the refusal of a file that declares too much data."""
     return (
-        f"declares {declared / 2**30:.1f} GiB of data, more than the {max_bytes / 2**30:g} GiB "
+        f"declares {declared / 2**30:.1f} GiB of {what}, more than the {max_bytes / 2**30:g} GiB "
         "that are read at once; crop it or split it into files of single frames "
-        "(load reads larger files with lazy=True)"
+        "(load reads larger series with lazy=True)"
     )
 
 
@@ -91,9 +91,15 @@ def _walk(
     """Yield every object that is reached through hard links, refusing all other links."""
     address = h5py.h5o.get_info(group.id).addr
     if address in above:
-        raise DataError(f"its group {prefix or '/'!r} contains itself; the file is damaged")
+        raise DataError(
+            f"its group {prefix or '/'!r} contains itself; the file is damaged, so copy or export "
+            "it again"
+        )
     if depth > MAX_DEPTH:
-        raise DataError(f"is nested more than {MAX_DEPTH} groups deep; the file is damaged")
+        raise DataError(
+            f"is nested more than {MAX_DEPTH} groups deep; the file is damaged, so copy or export "
+            "it again"
+        )
     above = above | {address}
     for key in group:
         name = f"{prefix}/{key}"

@@ -15,7 +15,7 @@ from typing import Any
 
 GIB = 2**30
 SLOWEST_BYTES_PER_S = 20e6  # what reading and unpacking must reach
-LEAST_CPU_S = 20.0
+LEAST_CPU_S = 8.0
 COPIES = 3  # of its values that a reader may hold for a moment
 
 _NEVER = (

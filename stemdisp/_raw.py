@@ -76,7 +76,9 @@ class RawSignal:
                 "give one image, or one series of images (detector segments as separate images, "
                 "or along an axis named 'segment')"
             )
-        if min(data.shape[-2:]) < MIN_SIZE_PX or 0 in data.shape:
+        if 0 in data.shape[:-2]:
+            return "holds no frame; give a series of at least one"
+        if min(data.shape[-2:]) < MIN_SIZE_PX:
             return (
                 f"is {data.shape[-1]} x {data.shape[-2]} pixels; "
                 f"at least {MIN_SIZE_PX} x {MIN_SIZE_PX} are needed"

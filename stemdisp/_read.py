@@ -8,6 +8,7 @@ used: it evaluates expressions that a file may carry.
 from __future__ import annotations
 
 import importlib
+import math
 import struct
 import tokenize
 import warnings
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from rsciio import exceptions
 
-from stemdisp._formats import LARGE_BYTES, MAX_BYTES, Found, check_is_file, find_format
+from stemdisp._formats import LARGE_BYTES, MAX_BYTES, MOST_BYTES, Found, check_is_file, find_format
 from stemdisp._hdf5scan import in_one_piece, too_large
 from stemdisp._raw import RawSignal
 from stemdisp._tiff import read_tiff
@@ -28,7 +29,7 @@ from stemdisp._zarrscan import read_zspy
 from stemdisp.errors import DataError
 
 # What readers raise on damaged files (found by feeding them such files).
-READ_ERRORS = (
+READ_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -54,6 +55,7 @@ READ_ERRORS = (
 _AXIS_KEYS = ("name", "size", "scale", "offset", "units", "navigate")
 _DEEPEST = 8  # dictionaries and lists of metadata within each other
 _LONGEST_TITLE = 1000  # characters
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +112,19 @@ def read_file(
         declared = found.declared_bytes
         lazy = declared > LARGE_BYTES if lazy is None else lazy
         at_once = not lazy or _only_at_once(found.name, path)
-        if declared > max_bytes and at_once:
-            raise DataError(too_large(declared, max_bytes))
+        most = max_bytes if at_once else MOST_BYTES
+        if declared > most:
+            raise DataError(too_large(declared, most))
         # packed TIFF images may have to be decoded together
         allow(declared if at_once or found.name == "tiff" else 0)
         contents = _call_reader(found.name, path, lazy=not at_once, max_bytes=max_bytes)
+        if not contents:
+            raise DataError("holds no image; it may be cut short, so copy or export it again")
         signals = [_checked(content, number) for number, content in enumerate(contents, start=1)]
+        for signal in signals:
+            image_bytes = math.prod(signal.data.shape[-2:]) * signal.data.dtype.itemsize
+            if image_bytes > max_bytes:
+                raise DataError(too_large(image_bytes, max_bytes, what="one image"))
         return Reading(found, lazy, signals)
 
 
@@ -200,11 +209,18 @@ def _checked(content: dict[str, Any], number: int) -> RawSignal:
     metadata = content.get("metadata") or {}
     title = _title(content) or (f"signal {number}" if number > 1 else "")
     kept = {key: _plain(metadata.get(key)) for key in ("Acquisition_instrument", "stemdisp")}
-    stated = [{key: _plain(axis.get(key)) for key in _AXIS_KEYS} for axis in axes]
+    stated = [{key: _of_axis(axis.get(key)) for key in _AXIS_KEYS} for axis in axes]
     plain = tuple(
         {key: value for key, value in axis.items() if value is not None} for axis in stated
     )
-    return RawSignal(title, data, plain, {k: v for k, v in kept.items() if v})
+    tables = {key: value for key, value in kept.items() if value and isinstance(value, dict)}
+    return RawSignal(title, data, plain, tables)
+
+
+def _of_axis(value: Any) -> Any:
+    """Keep a number, or a short text in one line."""
+    value = _plain(value)
+    return " ".join(value.split())[:_LONGEST_NAME] if isinstance(value, str) else value
 
 
 def _title(content: dict[str, Any]) -> str:

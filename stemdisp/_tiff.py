@@ -42,7 +42,8 @@ def check_tiff(path: str) -> int:
 
     with open(path, "rb") as stream, tifffile.TiffFile(stream) as file:
         for series in file.series:
-            if "S" in series.axes:
+            palette = series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
+            if "S" in series.axes or palette:
                 raise DataError(
                     "is a colour image; export the detector's own values in one channel "
                     "(a 32-bit grey TIFF)"
@@ -112,10 +113,12 @@ def _stated_axes(path: str, n: int) -> list[list[tuple[float, str]] | None]:
         if not isinstance(unit, str):
             return [None] * n
         unit = re.sub(r"\\u00b5", "µ", unit, flags=re.IGNORECASE)
-        tags = [file.pages[0].tags.get(name) for name in ("XResolution", "YResolution")]
-    if not all(tag is not None and min(tag.value) > 0 for tag in tags):
+        first = file.pages.first
+        stated = [first.tags.get(name) for name in ("XResolution", "YResolution")]
+        ratios = [tag.value for tag in stated if tag is not None]
+    if len(ratios) < 2 or not all(min(ratio) > 0 for ratio in ratios):
         return [None] * n
-    return [[(tag.value[1] / tag.value[0], unit) for tag in tags]] * n
+    return [[(ratio[1] / ratio[0], unit) for ratio in ratios]] * n
 
 
 def _ome_pixels(text: str) -> list[ElementTree.Element]:
@@ -128,7 +131,7 @@ def _ome_pixels(text: str) -> list[ElementTree.Element]:
 
 def _ome_axes(pixels: ElementTree.Element) -> list[tuple[float, str]] | None:
     """Return scale and unit of x and y."""
-    sizes = [pixels.get(f"PhysicalSize{name}") for name in "XY"]
+    sizes = [pixels.get(f"PhysicalSize{name}", "") for name in "XY"]
     units = [pixels.get(f"PhysicalSize{name}Unit", "µm") for name in "XY"]
     try:
         return [(float(size), unit) for size, unit in zip(sizes, units, strict=True)]

@@ -11,6 +11,7 @@ import numpy as np
 from stemdisp._choose import Choice, choose, groups
 from stemdisp._formats import FORMATS, LARGE_BYTES
 from stemdisp._gate import read_file
+from stemdisp._printable import one_line
 from stemdisp._raw import RawSignal
 from stemdisp.errors import DataError
 
@@ -117,8 +118,11 @@ def _value_range(data: Any) -> str:
     if data.dtype.kind not in "biuf" or not data.size:
         return ""
     note = ""
-    if data.nbytes > LARGE_BYTES and data.ndim > 2:
-        data, note = data[(0,) * (data.ndim - 2)], " (first frame only)"
+    if data.nbytes > LARGE_BYTES:
+        first = data[(0,) * (data.ndim - 2)]
+        if first.nbytes > LARGE_BYTES:
+            return ", values not looked at"
+        data, note = first, " (first frame only)"
     values = np.asarray(data)
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -153,7 +157,7 @@ def _dose(dose: Any) -> str:
     """Write one dose, or the range of many; what is no number as it stands."""
     values = dose if isinstance(dose, list) else [dose]
     if not values or not all(isinstance(value, int | float) for value in values):
-        return f"{dose}"
+        return one_line(f"{dose}")
     least, most = min(values), max(values)
     text = f"{least:g}" if least == most else f"{least:g} to {most:g}"
     return f"{text} in each of {len(values)} frames" if len(values) > 1 else text

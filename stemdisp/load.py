@@ -154,7 +154,10 @@ def dose_of(signal: Signal2D, n_frames: int) -> np.ndarray | None:
     stated = signal.metadata.get_item("stemdisp.dose_e_per_A2", default=None)
     if stated is None:
         return None
-    dose = np.atleast_1d(np.asarray(stated, dtype=float))
+    try:
+        dose = np.atleast_1d(np.asarray(stated, dtype=float))
+    except (TypeError, ValueError):  # text, tables
+        dose = np.full(1, np.nan)
     if dose.shape not in ((1,), (n_frames,)) or not (np.isfinite(dose) & (dose > 0)).all():
         raise DataError(
             f"metadata.stemdisp.dose_e_per_A2 = {stated} is not a positive number, or one for "

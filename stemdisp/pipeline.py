@@ -186,8 +186,7 @@ def _run(
     executor: Executor | None,
 ) -> Result:
     with clock.stage("load", bar):
-        projection = chosen_projection(config)
-        curve = chosen_curve(config)  # before anything takes time: its file may be wrong
+        projection, curve = chosen_projection(config), chosen_curve(config)  # their files first
         source = open_input(config.input.files, config.input.kind) if signal is None else signal
         kind = classify(source, config.input.kind)
         curve, notes = applied_curve(curve, config, source)

@@ -9,22 +9,6 @@ from bad_inputs.judge import run_case
 from bad_inputs.server import Server
 
 CASES = all_cases()
-# Cases that the gate in front of files has yet to mend.
-AWAITING_GATE: set[str] = {
-    "file/iDPC9.tif: cut to 30%",  # "holds no signal": not that the file is cut short
-    "file/iDPC9.tif: cut to 97%",
-    "file: a link to itself",  # no remedy
-    "file: two links in a circle",
-    "file: in a folder without permission",  # no remedy
-    "file/hspy: claims 10^12 pixels",  # inspect: 0.9 GB and 17 s
-    "file/emd: claims 10^12 pixels",  # inspect: does not end within 90 s
-    "file/hspy: a bomb of zeros, 10 GiB in some MB",  # inspect reads all of it
-    "file/hspy: a group that contains itself",  # no remedy
-    "file/hspy: 3000 groups deep",
-    "values: an image of palette colours",  # the numbers of the colours pass for values
-    "values: a series of no frames",  # "is 64 x 64 pixels; at least 16 x 16 are needed"
-    "series: doses that are no numbers",  # internal error, status 1
-}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +35,6 @@ def _parameters():
 
 @pytest.mark.parametrize("case", list(_parameters()))
 def test_it_ends_as_it_should(case: Case, base, server):
-    if case.name in AWAITING_GATE:
-        pytest.skip("awaits the gate in front of files")
     run_case(case, base, server)
 
 
@@ -60,5 +42,3 @@ def test_there_are_enough_cases():
     fast = [case for case in CASES.values() if not case.slow]
     assert len(CASES) >= 150
     assert len(fast) >= 120
-    # published files may not be there
-    assert {name for name in AWAITING_GATE if "iDPC9" not in name} <= set(CASES)
