@@ -42,7 +42,7 @@ def draw_all(plan: Plan, store: Store, folder: Path) -> list[Path]:
         for name, draw in (("speed", _speed), ("accuracy", _accuracy), ("memory", _memory)):
             figure = draw(plan, store)
             paths.append(folder / FILES[name])
-            figure.savefig(paths[-1], dpi=150, metadata={"Software": None})
+            figure.savefig(paths[-1], dpi=110, metadata={"Software": None})
     return paths
 
 

@@ -84,7 +84,8 @@ def read_file(path: str, *, lazy: bool | None = False) -> FileContent:
     question = {"path": path, "stamp": stamp, "lazy": lazy, "max_bytes": MAX_BYTES, "n_bytes": 0}
     with _PROCESS.asked(question, on_disk=_size(path)) as answer:
         said = answer.said
-        build = partial(_on_disk, path, stamp) if said["lazy"] else answer.array
+        # absolute: frames may be read when this process is in another directory
+        build = partial(_on_disk, os.path.abspath(path), stamp) if said["lazy"] else answer.array
         signals = [
             RawSignal(s["title"], _values(build, number, s), tuple(s["axes"]), dict(s["metadata"]))
             for number, s in enumerate(said["signals"])
@@ -332,6 +333,8 @@ def _started() -> subprocess.Popen[bytes]:
 def _ask(process: subprocess.Popen[bytes], question: dict[str, Any]) -> Answer:
     """Send a question; wait for the beginning of the answer."""
     assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(OSError):  # it may have been removed
+        question = question | {"directory": os.getcwd()}
     process.stdin.write(json.dumps(question).encode() + b"\n")
     process.stdin.flush()
     return Answer(process.stdout)

@@ -80,6 +80,7 @@ def read_file(
     path: str,
     *,
     lazy: bool | None = False,
+    name: str = "",
     max_bytes: int = MAX_BYTES,
     allow: Callable[[int], None] = lambda n_bytes: None,
 ) -> Reading:
@@ -92,6 +93,8 @@ def read_file(
     lazy : bool or None
         Leave the values on disk where the format allows it. None: only where there are more than
         `LARGE_BYTES` of them.
+    name : str
+        How errors call it; the path by default.
     max_bytes : int
         What may be read at once.
     allow : callable
@@ -107,7 +110,7 @@ def read_file(
         If the file is missing, of an unknown kind, damaged, too large, or not to be trusted.
     """
     check_is_file(path)
-    with worded(path):
+    with worded(name or path):
         found = find_format(path, max_bytes=max_bytes)
         declared = found.declared_bytes
         lazy = declared > LARGE_BYTES if lazy is None else lazy

@@ -7,6 +7,7 @@ a reader that crashes, runs away or eats all memory ends this process and not th
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -46,6 +47,8 @@ class Reader:
     def answer(self, question: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         """Return what is said and the arrays that go with it; errors are said, too."""
         path = question["path"]
+        with contextlib.suppress(OSError):
+            os.chdir(question["directory"])  # that of the asking process, which may change it
         self._watch.file = os.path.realpath(path)
         self._watch.refused.clear()
         try:
@@ -57,7 +60,7 @@ class Reader:
             return said
         except DataError as err:
             err = self._refusal(path) if self._watch.refused else err
-            self._open.pop(path, None)
+            self._open.pop(self._watch.file, None)
             return {"error": str(err), "trace": traceback.format_exc()}, []
 
     def _refusal(self, path: str) -> DataError:
@@ -70,10 +73,14 @@ class Reader:
         """Describe a file, with all its values unless they stay on disk."""
         path = question["path"]
         reading = read_file(
-            path, lazy=question["lazy"], max_bytes=question["max_bytes"], allow=allow
+            os.path.abspath(path),  # stays true in another directory
+            lazy=question["lazy"],
+            name=path,
+            max_bytes=question["max_bytes"],
+            allow=allow,
         )
         if reading.lazy:
-            self._keep(path, question["stamp"], reading)
+            self._keep(question["stamp"], reading)
         arrays = [] if reading.lazy else [s.data for s in reading.signals if _plain_numbers(s.data)]
         said = {
             "format": reading.found.name,
@@ -87,11 +94,11 @@ class Reader:
     def _frame(self, question: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         """Give one image of a signal whose values are still on disk."""
         path = question["path"]
-        stamp, reading = self._open.get(path, (None, None))
+        stamp, reading = self._open.get(self._watch.file, (None, None))
         if reading is None or stamp != question["stamp"]:
             reading = read_file(path, lazy=True, max_bytes=question["max_bytes"], allow=allow)
-            self._keep(path, question["stamp"], reading)
-        self._open.move_to_end(path)
+            self._keep(question["stamp"], reading)
+        self._open.move_to_end(self._watch.file)
         with worded(path):
             if not 0 <= question["signal"] < len(reading.signals):
                 raise DataError(_CHANGED)
@@ -105,9 +112,9 @@ class Reader:
             frame = np.asarray(frame)
         return {"shape": frame.shape, "dtype": frame.dtype.str}, [frame]
 
-    def _keep(self, path: str, stamp: Stamp, reading: Reading) -> None:
+    def _keep(self, stamp: Stamp, reading: Reading) -> None:
         """Keep a file open; the one that was not asked for longest is closed."""
-        self._open[path] = (stamp, reading)
+        self._open[self._watch.file] = (stamp, reading)
         while len(self._open) > _OPEN_FILES:
             self._open.popitem(last=False)
         gc.collect()  # closes what readers left open

@@ -392,7 +392,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         _fail(_with_help(err), 2, debug=debug)
     except SystemExit:
         # click ends so where nobody reads on (| head); no defect, as its status would say
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click shows it to nobody
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click's own
             sys.exit(_NO_READER)
         raise
     except _stopping.Stopped as err:

@@ -58,8 +58,9 @@ def explain(error: Exception) -> tuple[str, int]:
         where = f" ({name})" if name else ""
         text, status = f"the disk is full{where}; make room, or write elsewhere, and run again", 3
     elif isinstance(error, OSError):
-        what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        text, status = f"{what}; {_REMEDIES.get(error.errno or 0, 'check the path')}", 3
+        text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 3
+        if error.errno is not None:  # the system's own, not one that only calls itself so
+            text += f"; {_REMEDIES.get(error.errno, 'check the path')}"
     else:
         text, status = f"internal error: {type(error).__name__}: {error}", 1
     return one_line(text), status

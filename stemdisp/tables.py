@@ -176,7 +176,7 @@ def check_columns(frame: pd.DataFrame, required: tuple[str, ...], *, what: str =
             "Run the earlier stages first or rename the columns."
         )
     for name in required:
-        if name in _NUMBERS and not _is_numeric(frame[name], whole=name in _WHOLE):
+        if len(frame) and name in _NUMBERS and not _is_numeric(frame[name], whole=name in _WHOLE):
             raise ValueError(f"{what}: {name} holds something else than numbers; correct the table")
 
 

@@ -187,6 +187,21 @@ def test_a_file_that_changes_while_it_is_read_is_named(packed):
         lazy.data[3].compute()
 
 
+def test_relative_paths_follow_the_directory_of_the_process_that_asks(packed, monkeypatch):
+    path, frames = packed
+    load(path)
+    other = path.parent / "other"
+    other.mkdir()
+    np.save(other / "b.npy", 2 * frames)
+    monkeypatch.chdir(path.parent)
+    lazy = load(path.name, lazy=True)
+    monkeypatch.chdir(other)
+    assert np.array_equal(load("b.npy").data, 2 * frames)
+    assert np.array_equal(lazy.data[3].compute(), frames[3])
+    with pytest.raises(DataError, match=r"^a\.tif: no such file"):
+        load(path.name)
+
+
 def test_programs_beside_the_data_are_not_run(packed, tmp_path):
     path, _ = packed
     marker = tmp_path / "ran"
@@ -296,7 +311,8 @@ def test_what_a_reader_swallows_is_refused_all_the_same(tmp_path):
         _read._call_reader = curious
         watch = Watch()
         watch.begin()
-        asked = {"path": sys.argv[1], "lazy": False, "n_bytes": 0, "max_bytes": 10**9, "stamp": []}
+        asked = {"path": sys.argv[1], "lazy": False, "n_bytes": 0, "max_bytes": 10**9, "stamp": [],
+                 "directory": "/"}
         sys.stdout.write(Reader(watch).answer(asked)[0].get("error", "fine"))
     """
     np.save(tmp_path / "a.npy", np.ones((32, 32)))

@@ -370,6 +370,7 @@ def test_systematic_errors_are_warned_of_and_notes_say_the_dose() -> None:
     assert result.frames["delta1_A"].isna().all()
     # the control: a small offset and a calibrated thickness
     stack, _ = simulate_stack("null", seed=3, n_frames=4, size=384, offset_A=(0.005, 0.0))
+    stack.metadata.stemdisp.simulation.intensity = "as measured"  # as if it were a real image
     settings["specimen"]["thickness_nm"] = 12.0
     quiet = run(stack, settings=settings).summary
     codes = [w["code"] for w in quiet["warnings"]]

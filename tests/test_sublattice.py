@@ -325,9 +325,9 @@ def test_cage_is_made_of_the_nearest_pairs():
 def test_unknown_species_and_missing_columns_are_named():
     lattice = make_lattice()
     table = columns_of(lattice)
-    with pytest.raises(ValueError, match="species Ti not in KTaO3"):
+    with pytest.raises(ValueError, match="no columns of Ti in KTaO3"):
         measure(table, lattice, cage="Ti/O")
-    with pytest.raises(ValueError, match="species Na not in KTaO3"):
+    with pytest.raises(ValueError, match="no columns of Na in KTaO3"):
         measure(table, lattice, displaced="Na")
     with pytest.raises(ValueError, match="x_err_A"):
         measure(table.drop(columns="x_err_A"), lattice)
