@@ -35,7 +35,7 @@ _PATIENCE_S = 300.0
 _SLOWEST_DISK_BYTES_PER_S = 2e6
 _PIPE_BYTES = 2**20
 
-# Without the user's start-up files and the current directory; what sys.path held goes along.
+# Without start-up files (site) and the current directory; what sys.path held goes along.
 _START = "import sys; sys.path[:] = sys.argv[1:]; from stemdisp._reader import serve; serve()"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
 
@@ -311,7 +311,7 @@ def _started() -> subprocess.Popen[bytes]:
     }
     try:
         process = subprocess.Popen(
-            [sys.executable, "-B", "-P", "-s", "-c", _START, *search],
+            [sys.executable, "-B", "-P", "-S", "-c", _START, *search],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

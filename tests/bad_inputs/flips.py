@@ -28,6 +28,7 @@ def _flip(kind: str, number: int) -> None:
         r"no lattice|constant|px|damaged|shorter|no sense|not of a kind|holds|has |incomp|GiB",
         r"[Cc]opy|export|save|name|give|crop|[Cc]heck|open|are needed|the least",
         names_file=False,
+        slow=number % 6 > 0,
     )
     def make(folder: Path) -> Call:
         path = write(kind, folder, noise())
