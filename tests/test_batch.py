@@ -506,6 +506,7 @@ def test_a_field_is_what_a_single_run_writes(real, monkeypatch):
     assert tree(folder / "one") == tree(folder / "o" / "f0")
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes(real):
     folder, table = real
     spawn = get_context("spawn")

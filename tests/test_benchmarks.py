@@ -105,6 +105,7 @@ affinity = pytest.mark.skipif(
 
 
 @affinity
+@pytest.mark.slow
 def test_a_large_image_is_fitted_on_two_cores_though_the_caller_has_one(monkeypatch):
     widen = "import os; os.sched_setaffinity(0, range(os.cpu_count()))"
     count = f"{widen}; print(len(os.sched_getaffinity(0)))"

@@ -241,6 +241,7 @@ def test_where_files_may_lie(monkeypatch, tmp_path):
     assert all_folders(**both, NUMBA_CACHE_DIR="/y") == [Path("/y", mine.name)]
 
 
+@pytest.mark.slow
 def test_other_versions_and_settings_are_other_files(caches, tmp_path):
     cache, bits = caches
     seen = set(kept(cache))

@@ -9,6 +9,7 @@ from hyperspy.api import load
 from benchmarks import scale
 
 
+@pytest.mark.slow
 def test_a_small_stack_is_measured(tmp_path):
     case = scale.Case(3, 288)
     path = tmp_path / "stack.hspy"

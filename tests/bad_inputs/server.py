@@ -48,6 +48,7 @@ MODULES = (
 )
 _NEW_NAMESPACE = 0x00020000
 _READ_ONLY, _REMOUNT, _PRIVATE = 1, 32, 0x44000  # the last: and everything below
+ENDING_S = 2.0  # for a process that ends because the one that it served did
 DISK_BYTES = 48 * 1024
 
 
@@ -259,8 +260,12 @@ def _run(job: dict) -> dict:
 
 
 def _left_alive(group: int) -> bool:
-    """Tell whether a process of the session is still there, and end it."""
+    """Tell whether a process of the session stays there, and end it."""
+    until = time.monotonic() + ENDING_S
     try:
+        while time.monotonic() < until:
+            os.killpg(group, 0)
+            time.sleep(0.01)
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return False
