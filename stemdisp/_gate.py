@@ -81,7 +81,7 @@ def read_file(path: str, *, lazy: bool | None = False) -> FileContent:
     """
     check_is_file(path)
     stamp = _stamp(path)
-    question = {"path": path, "stamp": stamp, "lazy": lazy, "max_bytes": MAX_BYTES, "n_bytes": 0}
+    question = {"path": path, "stamp": stamp, "lazy": lazy, "max_bytes": MAX_BYTES}
     with _PROCESS.asked(question, on_disk=_size(path)) as answer:
         said = answer.said
         # absolute: frames may be read when this process is in another directory

@@ -52,7 +52,7 @@ class Reader:
         self._watch.file = os.path.realpath(path)
         self._watch.refused.clear()
         try:
-            allow(question["n_bytes"])
+            allow(question.get("n_bytes", 0))  # of a file it is known when its header was read
             what = self._frame if "index" in question else self._file
             said = what(question)
             if self._watch.refused:

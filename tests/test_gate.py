@@ -137,8 +137,10 @@ def test_it_ends_with_the_process_that_asks(packed):
 def test_it_does_not_hear_ctrl_c(packed):
     path, frames = packed
     load(path)
-    _gate._PROCESS.start().send_signal(signal.SIGINT)
-    pid = _gate._PROCESS.start().pid
+    reader = _gate._PROCESS.start()
+    pid = reader.pid  # before: a new one must not pass for it
+    reader.send_signal(signal.SIGINT)
+    time.sleep(0.2)
     assert np.array_equal(load(path).data, frames)
     assert _gate._PROCESS.start().pid == pid
 
