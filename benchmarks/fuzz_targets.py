@@ -23,6 +23,7 @@ import pandas as pd
 from benchmarks import fuzz_seeds as seeds
 from stemdisp import (
     _field_row,
+    _formats,
     _patterns,
     _presets,
     _publish,
@@ -247,7 +248,7 @@ def _zspy(data: bytes, folder: Path) -> None:
             path.unlink(missing_ok=True)
     if not store.is_dir():
         return
-    declared = _zarrscan.scan_zspy(str(store), max_bytes=_read.MAX_BYTES)
+    declared = _zarrscan.scan_zspy(str(store), max_bytes=_formats.MAX_BYTES)
     if not (isinstance(declared, int) and 0 <= declared):
         raise Broken(f"a store declares {declared!r} bytes")
 
@@ -256,9 +257,9 @@ def _header(data: bytes, folder: Path) -> None:
     if data.startswith((b"\x89HDF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return  # what follows is the work of h5py and tifffile
     path = _file(folder, "in.mrc", data)
-    name, declared = _read._find_format(str(path))
-    if name not in _read.FORMATS or not (isinstance(declared, int) and declared >= 0):
-        raise Broken(f"{name!r} declares {declared!r} bytes")
+    found = _formats.find_format(str(path))
+    if found.name not in _formats.FORMATS or not found.declared_bytes >= 0:
+        raise Broken(f"{found.name!r} declares {found.declared_bytes!r} bytes")
 
 
 _READER = (DataError, ImportError, *_read.READ_ERRORS)  # `read_file` turns all into a DataError

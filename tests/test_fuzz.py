@@ -127,6 +127,15 @@ def test_every_reader_takes_what_fuzzing_starts_from(name, tmp_path):
         check(TARGETS[name], data, folder)
 
 
+@pytest.mark.parametrize(("name", "taken"), [("header", 4), ("zspy", 1)])
+def test_whole_files_are_taken_not_only_refused_as_they_may_be(name, taken, tmp_path):
+    """What these targets may raise is wide enough to hide a mistake in them."""
+    for number, data in enumerate(TARGETS[name].seeds()[:taken]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        TARGETS[name].run(data, folder)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_some_changes_of_them_are_taken_or_refused(name, tmp_path):
     rng = random.Random(1)
