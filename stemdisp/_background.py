@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import linalg, sparse
@@ -23,7 +23,9 @@ class _Axis:
     basis: np.ndarray  # float32, (4, n): the four functions of the pixel's piece
 
     @classmethod
+    @lru_cache(maxsize=4)
     def build(cls, n: int, spacing: float) -> _Axis:
+        """Prepare functions `spacing` px apart on `n` px; images of a stack share them."""
         pieces = int(np.clip(round(n / spacing), 1, MOST_PIECES))
         inner = np.linspace(-0.5, n - 0.5, pieces + 1)
         knots = np.concatenate([[inner[0]] * 3, inner, [inner[-1]] * 3])
@@ -41,6 +43,14 @@ class _Axis:
         pixel = np.clip(np.rint(where), 0, self.basis.shape[1] - 1).astype(np.int64)
         piece = np.repeat(np.arange(len(self.edge) - 1), np.ediff1d(self.edge.astype(np.int64)))
         return piece[pixel], self.basis[:, pixel].T
+
+    @lru_cache(maxsize=4)  # noqa: B019 - the axis itself is kept like that
+    def through(self, n: int, block: int) -> np.ndarray:
+        """Matrix that turns values at the middles of `n` blocks into coefficients."""
+        basis = self.at(block * np.arange(n) + (block - 1) / 2).toarray()
+        normal = basis.T @ basis
+        normal[np.diag_indices_from(normal)] += 1e-6 * np.trace(normal) / len(normal)
+        return linalg.solve(normal, basis.T, assume_a="pos")
 
     def gram(self) -> np.ndarray:
         """Inner products of the functions over the pixels."""
@@ -67,9 +77,14 @@ class Background:
     @classmethod
     def build(cls, mask: np.ndarray, spacing: float, block: int = 4) -> Background:
         """Prepare functions `spacing` px apart and their products over the pixels of `mask`."""
-        y, x = (_Axis.build(n, spacing) for n in mask.shape)
-        whole = cls(y, x, _firm(np.kron(y.gram(), x.gram())), mask.size)
+        whole = cls._even((mask.shape[0], mask.shape[1]), spacing)
         return whole if mask.all() else whole.weighed(mask, block)
+
+    @classmethod
+    @lru_cache(maxsize=2)
+    def _even(cls, shape: tuple[int, int], spacing: float) -> Background:
+        y, x = (_Axis.build(n, spacing) for n in shape)
+        return cls(y, x, _firm(np.kron(y.gram(), x.gram())), shape[0] * shape[1])
 
     def weighed(self, weight: np.ndarray, block: int = 4) -> Background:
         """Give the same functions with their products over weighted pixels.
@@ -109,11 +124,7 @@ class Background:
     def fit_blocks(self, values: np.ndarray, block: int) -> np.ndarray:
         """Coefficients of the surface through values at the middles of blocks."""
         for n, axis in enumerate((self.along_y, self.along_x)):
-            centres = block * np.arange(values.shape[n]) + (block - 1) / 2
-            basis = axis.at(centres).toarray()
-            normal = basis.T @ basis
-            normal[np.diag_indices_from(normal)] += 1e-6 * np.trace(normal) / len(normal)
-            fitted = linalg.solve(normal, basis.T @ np.moveaxis(values, n, 0), assume_a="pos")
+            fitted = axis.through(values.shape[n], block) @ np.moveaxis(values, n, 0)
             values = np.moveaxis(fitted, 0, n)
         return np.ascontiguousarray(values)
 
@@ -124,8 +135,8 @@ class Background:
         """
         (rows, by), (cols, bx) = self.along_y.near(y), self.along_x.near(x)
         at = (rows[:, None] + np.arange(4)) * self.shape[1] + cols[:, None]
-        at = at[:, :, None] + np.arange(4)
-        start = np.arange(0, 16 * len(x) + 1, 16)
+        at = (at[:, :, None] + np.arange(4)).astype(np.int32)
+        start = np.arange(0, 16 * len(x) + 1, 16, dtype=np.int32)
         data = (by[:, :, None] * bx[:, None, :]).astype(np.float64)
         size = self.shape[0] * self.shape[1]
         return sparse.csr_array((data.ravel(), at.ravel(), start), shape=(len(x), size))

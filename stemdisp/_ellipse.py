@@ -10,13 +10,37 @@ import math
 
 import numpy as np
 
-from stemdisp._compiled import compiled
-from stemdisp._kernels import _line, _window
+from stemdisp._compiled import compiled, inner
+from stemdisp._kernels import _window
 from stemdisp._model import REACH, RENDERED, Problem, State
 
 MOST = 0.5  # ellipticity beyond which a column is two, or none
 # Neighbours share what a change of shape explains, so a step goes a little less far.
 CAUTION, MOST_STEP = 0.8, 0.1
+
+
+@inner
+def _line(out, start, stop, step, centre, s):
+    """Fill ``out[i - start] = exp(-(i step - centre)^2 / (2 s^2))`` by its recurrence.
+
+    Outwards from the pixel next to the centre, where the ratio of neighbours only falls.
+    """
+    near = min(max(math.floor(centre / step + 0.5), start), stop - 1)
+    i2 = 1.0 / (s * s)
+    d = near * step - centre
+    top = math.exp(-0.5 * d * d * i2)
+    fall = math.exp(-step * step * i2)
+    value, ratio = top, math.exp(-(d + 0.5 * step) * step * i2)
+    out[near - start] = top
+    for i in range(near + 1, stop):
+        value *= ratio
+        ratio *= fall
+        out[i - start] = value
+    value, ratio = top, math.exp((d - 0.5 * step) * step * i2)
+    for i in range(near - 1, start - 1, -1):
+        value *= ratio
+        ratio *= fall
+        out[i - start] = value
 
 
 @compiled

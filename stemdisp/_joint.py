@@ -14,8 +14,10 @@ import numpy as np
 from scipy import linalg, sparse
 
 from stemdisp import _kernels
+from stemdisp._medians import middle, middles
 from stemdisp._model import REACH, Problem, State, residual_image, seen_weight
 from stemdisp._pairs import normal_rows
+from stemdisp._steps import Brake, move_columns
 from stemdisp._summed import summed_pairs
 from stemdisp._system import Neighbours, System
 
@@ -29,7 +31,6 @@ LEAST_SEEN = 1e-3  # share of a column's information that is taken to be there i
 # without intensity is anything.
 SHOWN = 0.08
 MOST_SURFACE = 1.0  # deviations of the image by which the background changes in a step
-MOST = 5.0  # times the typical intensity of its kind: more is a runaway
 FAINT = 4.0  # standard errors of intensity below which steps in position are held back
 NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may stay
 RATIOS = (0.1, 0.9)  # of steps that follow each other; smaller ones are luck
@@ -59,55 +60,26 @@ def iterate(
     columns = state.columns.copy()
     columns[problem.frozen, 0] = problem.expected[problem.frozen]
     columns[problem.frozen, 1:3] = problem.start[problem.frozen]
-    state = replace(state, columns=columns)
+    state = replace(state, columns=columns, shown=False)
     stage, matters = _Stage.begin(problem, state), _matters(problem, state)
-    before, left = 0.0, np.full(len(columns), np.inf)
+    least = (tolerance, negligible)
+    before, left, shown = 0.0, np.full(len(columns), np.inf), False
     for _ in range(max_iterations):
-        new, moved, error = stage.advance(state, max_step, solved)
+        new, moved = stage.advance(state, max_step, solved, least)
         if not (np.isfinite(new.columns).all() and np.isfinite(new.coefficients).all()):
             return replace(state, converged=np.zeros(len(columns), dtype=bool))
         still = np.max(np.abs(new.shape - state.shape), initial=0.0) < SHAPE_CHANGE
         state = new
-        moved = np.max(moved / np.maximum(tolerance, negligible * error), axis=1)
         longest = np.max(moved, where=matters, initial=0.0)
         # Steps shrink in proportion: what is left to go is the sum of those that would follow.
         ratio = np.clip(longest / before, *RATIOS) if before else 0.5
         left = moved * ratio / (1 - ratio)
         if before and longest > 2 * before:
             stage.recover()
-        before = longest
+        before, shown = longest, still and float(np.max(moved)) < 1.0
         if still and longest * ratio / (1 - ratio) < 1.0:
             break
-    return replace(state, converged=left < 10.0)
-
-
-class Brake:
-    """Halves the steps of parameters that swing about their solution.
-
-    Where columns are not Gaussians the residual does not vanish, the Gauss-Newton matrix is not
-    the curvature, and steps in widths and intensities may overshoot for ever.
-    """
-
-    def __init__(self) -> None:
-        self._last: list[np.ndarray] = []
-        self._factor: list[np.ndarray] = []
-
-    def slow(self, steps: list[np.ndarray]) -> list[np.ndarray]:
-        """Return the steps (n, k) of each group, shortened where they reverse without shrinking."""
-        if not self._last:
-            self._last = [np.zeros_like(step) for step in steps]
-            self._factor = [np.ones(len(step)) for step in steps]
-        out = []
-        for k, step in enumerate(steps):
-            last = self._last[k]
-            along = np.einsum("ij,ij->i", step, last)
-            back = along < -0.35 * np.einsum("ij,ij->i", last, last)
-            factor = np.where(back, 0.5, 1.4) * self._factor[k]
-            self._factor[k] = np.clip(factor, 0.05, 1.0)
-            short = step * self._factor[k][:, None]
-            self._last[k] = short
-            out.append(short)
-        return out
+    return replace(state, converged=left < 10.0, shown=shown)
 
 
 @dataclass(eq=False)
@@ -117,9 +89,11 @@ class _Stage:
     problem: Problem
     seen: Seen
     held: np.ndarray
-    brake: Brake
+    last: np.ndarray
+    factor: np.ndarray
     near: Neighbours
     widest: float
+    brake: Brake = field(default_factory=Brake)
     shape_brake: Brake = field(default_factory=Brake)
     system: System | None = None
     assembled: np.ndarray | None = None
@@ -128,14 +102,15 @@ class _Stage:
     def begin(cls, problem: Problem, state: State) -> _Stage:
         near, widest = see(problem, state), float(state.sigma.max())
         held = held_widths(problem, state)
-        return cls(problem, Seen.by(problem, state, near), held, Brake(), near, widest)
+        seen, n = Seen.by(problem, state, near), len(state.columns)
+        return cls(problem, seen, held, np.zeros((n, 4)), np.ones(n), near, widest)
 
     def advance(
-        self, state: State, max_step: float, solved: float
-    ) -> tuple[State, np.ndarray, np.ndarray]:
-        """Take one step; return the state, how far columns wanted to go, and their errors.
+        self, state: State, max_step: float, solved: float, least: tuple[float, float]
+    ) -> tuple[State, np.ndarray]:
+        """Take one step; return the state, and how far columns wanted to go (`move_columns`).
 
-        Both (n, 2): in position (before all limits of a step), and in intensity times `_unit`.
+        `least` are the length and the share of a standard error that are too little to matter.
         """
         problem = self.problem
         residual, inner = residual_image(problem, state)
@@ -159,12 +134,12 @@ class _Stage:
         if problem.order == 1:
             # The gradient of a slow surface is next to nothing: it is fitted by itself.
             surface = problem.background.solve(inner)
-        new, moved = self._move(state, own, shared[: len(self.held)], surface, max_step)
+        limits = tuple(map(float, (max_step, *problem.width_bounds, problem.level, *least)))
+        widths = shared[: len(self.held)]
+        new, moved = self._move(state, own, widths, surface, system.inverse, limits)
         if len(state.shape):
             new = replace(new, shape=self._reshape(state, residual))
-        error = np.sqrt(problem.level * np.maximum(system.inverse[:, [1, 0], [1, 0]], 0.0))
-        error[:, 1] *= self._unit(state)
-        return new, moved, error
+        return new, moved
 
     def recover(self) -> None:
         """After a step in a wrong direction: trust closed forms rather than sums from before."""
@@ -207,7 +182,7 @@ class _Stage:
         problem, held = self.problem, self.held
         tail = np.zeros(len(held))
         if problem.own_widths:
-            typical = _medians(state.sigma, problem.kind)[problem.kind]
+            typical = middles(state.sigma, problem.kind)[problem.kind]
             gradient[:, 3] += _width_prior(problem, state) * (typical - state.sigma)
         else:
             tail += np.bincount(groups(problem), gradient[:, 3], minlength=len(held))
@@ -222,25 +197,30 @@ class _Stage:
         own: np.ndarray,
         widths: np.ndarray,
         surface: np.ndarray,
-        max_step: float,
+        inverse: np.ndarray,
+        limits: tuple[float, ...],
     ) -> tuple[State, np.ndarray]:
         """Apply a step, braked and bounded."""
-        problem = self.problem
-        # intensities in units of a width, so that one brake serves a column's parameters
-        unit, own = self._unit(state), own.copy()
-        own[:, 0] *= unit
-        # what a column wanted: that it was braked does not mean that it has arrived
-        moved = np.column_stack([np.hypot(own[:, 1], own[:, 2]), np.abs(own[:, 0])])
-        own, widths, surface = self.brake.slow([own, widths[:, None], surface[None, :]])
-        length = np.hypot(own[:, 1], own[:, 2])
-        own[:, 0] /= unit
-        shrink = np.minimum(1.0, max_step * state.sigma / np.maximum(length, 1e-12))
-        columns = state.columns.copy()
-        columns[:, 0] += own[:, 0]
-        columns[:, 1:3] += shrink[:, None] * own[:, 1:3]
-        wider = own[:, 3] if problem.own_widths else widths[groups(problem), 0]
-        columns[:, 3] *= np.exp(np.clip(wider / state.sigma, -0.08, 0.08))
-        _bound(problem, columns)
+        problem, n = self.problem, len(own)
+        widths, surface = self.brake.slow([widths[:, None], surface[None, :]])
+        wider = np.zeros(n) if problem.own_widths else widths[groups(problem), 0]
+        columns, moved = np.empty_like(own), np.empty(n)
+        problem.crew.share(
+            move_columns,
+            n,
+            state.columns,
+            own,
+            wider,
+            inverse,
+            problem.start,
+            problem.leash,
+            problem.expected,
+            limits,
+            self.last,
+            self.factor,
+            columns,
+            moved,
+        )
         surface = np.clip(surface, -MOST_SURFACE, MOST_SURFACE)
         coefficients = state.coefficients + surface.reshape(state.coefficients.shape)
         return replace(
@@ -305,7 +285,7 @@ class Seen:
             # columns of which no pixel is seen: some information keeps the system regular
             own = np.flatnonzero(near.indices == near.rows())
             intensity = pairs[own, 0, 0]
-            pairs[own, 0, 0] = np.maximum(intensity, LEAST_SEEN * np.median(intensity))
+            pairs[own, 0, 0] = np.maximum(intensity, LEAST_SEEN * middle(intensity))
         return cls(root, basis, seen[:, 5], pairs)
 
 
@@ -390,14 +370,9 @@ def _width_prior(problem: Problem, state: State) -> np.ndarray:
     return problem.level / (WIDTH_SPREAD * state.sigma) ** 2
 
 
-def _medians(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Median of each group."""
-    return np.array([np.median(values[group == k]) for k in range(group.max() + 1)])
-
-
 def _hardly_shown(volume: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Tell the groups that have next to no intensity."""
-    typical = _medians(volume, group)
+    typical = middles(volume, group)
     return typical < SHOWN * typical.max()
 
 
@@ -413,20 +388,5 @@ def held_widths(problem: Problem, state: State) -> np.ndarray:
 
 def _matters(problem: Problem, state: State) -> np.ndarray:
     """Columns whose position decides convergence: not those of next to no intensity."""
-    typical = _medians(state.volume, problem.kind)[problem.kind]
+    typical = middles(state.volume, problem.kind)[problem.kind]
     return (state.volume > 0.1 * typical) & ~np.isin(problem.kind, problem.nuisance)
-
-
-def _bound(problem: Problem, columns: np.ndarray) -> None:
-    """Keep columns nearer to their own site than to the next, intensities and widths sane.
-
-    Where columns are hardly resolved, one cut by the border could otherwise trade places with its
-    neighbour and take the whole row along.
-    """
-    away = columns[:, 1:3] - problem.start
-    length = np.hypot(away[:, 0], away[:, 1])
-    away *= np.minimum(1.0, problem.leash / np.maximum(length, 1e-12))[:, None]
-    columns[:, 1:3] = problem.start + away
-    columns[:, 3] = np.clip(columns[:, 3], *problem.width_bounds)
-    high = np.where(problem.expected > 0, MOST * problem.expected, np.inf)
-    columns[:, 0] = np.clip(columns[:, 0], -0.5 * high, high)

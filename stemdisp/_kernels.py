@@ -22,31 +22,45 @@ import numpy as np
 
 from stemdisp._compiled import compiled, inner
 
-LANES = 16  # pixels that are added in one go
+LANES = 8  # pixels that are added in one go
 
 
 @inner
-def _line(out, start, stop, step, centre, s):
-    """Fill ``out[i - start] = exp(-(i step - centre)^2 / (2 s^2))`` by its recurrence.
+def _lines(ex, ey, box, at, steps, s):
+    """Fill `ex`, `ey` with ``exp(-d^2 / (2 s^2))``, d the distance from a point along x and y.
 
-    Outwards from the pixel next to the centre, where the ratio of neighbours only falls.
+    Returns where in them the first column and the first row of pixels of `box` stand. Both must
+    hold twice the longer side of the image and one more: from the pixel next to the point, in the
+    middle, four recurrences go outwards side by side as far as the farthest needs, since
+    each of them alone would wait for its own products. Outwards the ratio of neighbours only falls.
     """
-    near = min(max(math.floor(centre / step + 0.5), start), stop - 1)
+    x0, x1, y0, y1 = box
+    ax, ay = steps
+    middle = ex.size // 2
+    near_x = min(max(math.floor(at[0] / ax + 0.5), x0), x1 - 1)
+    near_y = min(max(math.floor(at[1] / ay + 0.5), y0), y1 - 1)
     i2 = 1.0 / (s * s)
-    d = near * step - centre
-    top = math.exp(-0.5 * d * d * i2)
-    fall = math.exp(-step * step * i2)
-    value, ratio = top, math.exp(-(d + 0.5 * step) * step * i2)
-    out[near - start] = top
-    for i in range(near + 1, stop):
-        value *= ratio
-        ratio *= fall
-        out[i - start] = value
-    value, ratio = top, math.exp((d - 0.5 * step) * step * i2)
-    for i in range(near - 1, start - 1, -1):
-        value *= ratio
-        ratio *= fall
-        out[i - start] = value
+    dx, dy = near_x * ax - at[0], near_y * ay - at[1]
+    fall_x = math.exp(-ax * ax * i2)
+    fall_y = fall_x if ax == ay else math.exp(-ay * ay * i2)
+    right = left = math.exp(-0.5 * dx * dx * i2)
+    down = up = math.exp(-0.5 * dy * dy * i2)
+    to_right, to_down = math.exp(-(dx + 0.5 * ax) * ax * i2), math.exp(-(dy + 0.5 * ay) * ay * i2)
+    to_left, to_up = fall_x / to_right, fall_y / to_down
+    ex[middle], ey[middle] = left, up
+    most = max(max(near_x - x0, x1 - 1 - near_x), max(near_y - y0, y1 - 1 - near_y))
+    for i in range(1, most + 1):
+        right *= to_right
+        left *= to_left
+        down *= to_down
+        up *= to_up
+        to_right *= fall_x
+        to_left *= fall_x
+        to_down *= fall_y
+        to_up *= fall_y
+        ex[middle + i], ex[middle - i] = right, left
+        ey[middle + i], ey[middle - i] = down, up
+    return middle - (near_x - x0), middle - (near_y - y0)
 
 
 @inner
@@ -70,25 +84,21 @@ def _window(x, y, r, ax, ay, rows, nx):
 @inner
 def _subtract_columns(out, columns, lo, hi, rows, reach, ax, ay, ex, ey):
     """Take columns `lo` to `hi` off some rows, within `reach` widths; `ex`, `ey` are used up."""
-    row0, row1 = rows
     for c in range(lo, hi):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, rows, out.shape[1])
+        box = _window(x, y, reach * s, ax, ay, rows, out.shape[1])
+        x0, x1, y0, y1 = box
         if x1 == x0:
             continue
-        _line(ex, x0, x1, ax, x, s)
-        _line(ey, y0, y1, ay, y, s)
+        px, py = _lines(ex, ey, box, (x, y), (ax, ay), s)
+        line = ex[px:]
         peak = np.float32(columns[c, 0] / (2.0 * math.pi * s * s))
         left = np.uint64(x0)
-        # Two rows at a time; of an odd number the last two are done together again.
-        for j in range(y0, y1, 2):
-            k = max(min(j, y1 - 2), row0)
-            a = peak * ey[k - y0] if k == j else np.float32(0)
-            b = peak * ey[k + 1 - y0] if k + 1 < y1 else np.float32(0)
-            one, two = out[k], out[min(k + 1, row1 - 1)]
-            for i in range(np.uint64(x1 - x0)):
-                one[left + i] -= a * ex[i]
-                two[left + i] -= b * ex[i]
+        m = np.uint64(x1 - x0)
+        for j in range(y0, y1):
+            row, a = out[j], peak * ey[py + j - y0]
+            for i in range(m):
+                row[left + i] -= a * line[i]
 
 
 @inner
@@ -131,8 +141,8 @@ def residual_strips(
     edge_y, basis_y, edge_x, basis_x = spline
     ny, nx = image.shape
     n_strips = first.size - 1
-    line, ex = np.empty(coefficients.shape[1], np.float32), np.empty(nx, np.float32)
-    ey = np.empty(ny, np.float32)
+    line = np.empty(coefficients.shape[1], np.float32)
+    ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
     for strip in range(lo, hi):
         row0, row1 = strip * height, (strip + 1) * height if strip + 1 < n_strips else ny
         for p in range(edge_y.size - 1):
@@ -216,27 +226,24 @@ def _project_rows(residual, rows, x0, m, f, t, sums):
 def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out):
     """Write <weighted derivative of column, residual> for V, x, y, s to `out` (n, 4)."""
     ny, nx = residual.shape
-    ex, ey, table = (
-        np.empty(nx, np.float32),
-        np.empty(ny, np.float32),
-        np.empty((7, nx), np.float32),
-    )
+    ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
+    table = np.empty((7, nx), np.float32)
     powers, sums = np.empty((5, 4), np.float32), np.empty(4, np.float32)
     for c in range(first[lo], first[hi]):
         v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
         for k in range(4):
             sums[k] = np.float32(0)
-        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx)
-        m = np.uint64(x1 - x0)
+        box = _window(x, y, reach * s, ax, ay, (0, ny), nx)
+        x0, x1, y0, y1 = box
+        m, py = np.uint64(x1 - x0), 0
         if x1 > x0:
-            _line(ex, x0, x1, ax, x, s)
-            _line(ey, y0, y1, ay, y, s)
-            _tabulate(table, m, ex, x0, ax, x, s, order)
+            px, py = _lines(ex, ey, box, (x, y), (ax, ay), s)
+            _tabulate(table, m, ex[px:], x0, ax, x, s, order)
         last = y1 - 1
         for j in range(y0, y1, 4):
             for k in range(4):
                 w = np.float32(((j + k) * ay - y) / s)
-                power = ey[j + k - y0] if j + k < y1 else np.float32(0)
+                power = ey[py + j + k - y0] if j + k < y1 else np.float32(0)
                 for n in range(5):
                     powers[n, k] = power
                     power *= w
@@ -262,30 +269,32 @@ def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
     ``t, (u^2 - 1)^2 + u^2 w^2, ..., t (t - 4)^2`` (order 1: squared gradients of the same).
     """
     ny, nx = weight.shape
-    ex, ey = np.empty(nx, np.float32), np.empty(ny, np.float32)
+    ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
     for c in range(first[lo], first[hi]):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx)
+        box = _window(x, y, reach * s, ax, ay, (0, ny), nx)
+        x0, x1, y0, y1 = box
+        left, top = 0, 0
         if x1 > x0:
-            _line(ex, x0, x1, ax, x, s)
-            _line(ey, y0, y1, ay, y, s)
+            left, top = _lines(ex, ey, box, (x, y), (ax, ay), s)
         pv, px, py, ps, pg, pt = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for j in range(y0, y1):
             w2, g, g2 = ((j * ay - y) / s) ** 2, 0.0, 0.0
             m0, m2, m4, m6 = 0.0, 0.0, 0.0, 0.0  # moments of g^2 along the row
             for i in range(x0, x1):
                 u2 = ((i * ax - x) / s) ** 2
-                e = ex[i - x0] * weight[j, i]
+                e = ex[left + i - x0] * weight[j, i]
                 g += e
                 g2 += e * u2
-                e *= ex[i - x0]
+                e *= ex[left + i - x0]
                 m0 += e
                 m2 += e * u2
                 m4 += e * u2 * u2
                 m6 += e * u2 * u2 * u2
-            pg += ey[j - y0] * g
-            pt += ey[j - y0] * (g2 + (w2 - 2.0) * g)
-            e = ey[j - y0] * ey[j - y0]
+            here = ey[top + j - y0]
+            pg += here * g
+            pt += here * (g2 + (w2 - 2.0) * g)
+            e = here * here
             if order == 0:
                 pv += e * m0
                 px += e * m2 * 2.0

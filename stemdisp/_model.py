@@ -53,7 +53,8 @@ class State:
     """Parameters of the fit.
 
     ``columns`` (n, 4) are V, x, y and width; ``shape`` (n_kinds, 2) how elliptical the columns of
-    each kind are (see `_ellipse`; shape (0, 2): all are round).
+    each kind are (see `_ellipse`; shape (0, 2): all are round). ``shown`` says that the scratch of
+    the problem still holds the residual, but for a last step too small to matter.
     """
 
     columns: np.ndarray
@@ -61,6 +62,7 @@ class State:
     converged: np.ndarray
     shape: np.ndarray
     iterations: int = 0
+    shown: bool = False
 
     @property
     def volume(self) -> np.ndarray:

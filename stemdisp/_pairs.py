@@ -15,7 +15,7 @@ import numpy as np
 
 from stemdisp._compiled import compiled, inner
 
-U1, U2, U3 = np.uint64(1), np.uint64(2), np.uint64(3)
+U0, U1, U2, U3 = (np.uint64(n) for n in range(4))
 
 
 @inner
@@ -189,44 +189,62 @@ def multiply_rows(lo, hi, indptr, indices, blocks, vector, out):
 
 
 @inner
-def _own_columns_of_inverse(upper, size, own, out):
-    """Write the last `own` columns of the inverse of a positive matrix to `out` (own, size).
+def _factor(upper, size):
+    """Cholesky factor of a positive matrix in place, three rows at a time: few loops, longer ones.
 
-    Cholesky in place, of which only the upper triangle is read, four rows at a time; the
-    right-hand sides are zero but for their last entries.
+    Only the upper triangle is read and written (below it, rows of three hold what is not used);
+    `size` is a multiple of 3.
     """
-    for j in range(size):
-        whole = j - j % np.uint64(4)
-        for k in range(np.uint64(0), whole, np.uint64(4)):
-            f0, f1, f2, f3 = upper[k, j], upper[k + U1, j], upper[k + U2, j], upper[k + U3, j]
+    for j in range(U0, size, U3):
+        r0, r1, r2 = upper[j], upper[j + U1], upper[j + U2]
+        for k in range(U0, j, U3):
+            k0, k1, k2 = upper[k], upper[k + U1], upper[k + U2]
+            a0, a1, a2 = k0[j], k1[j], k2[j]
+            b0, b1, b2 = k0[j + U1], k1[j + U1], k2[j + U1]
+            c0, c1, c2 = k0[j + U2], k1[j + U2], k2[j + U2]
             for i in range(j, size):
-                upper[j, i] -= (
-                    f0 * upper[k, i]
-                    + f1 * upper[k + U1, i]
-                    + f2 * upper[k + U2, i]
-                    + f3 * upper[k + U3, i]
-                )
-        for k in range(whole, j):
-            f0 = upper[k, j]
-            for i in range(j, size):
-                upper[j, i] -= f0 * upper[k, i]
-        f0 = 1.0 / math.sqrt(upper[j, j])
+                r0[i] -= a0 * k0[i] + a1 * k1[i] + a2 * k2[i]
+                r1[i] -= b0 * k0[i] + b1 * k1[i] + b2 * k2[i]
+                r2[i] -= c0 * k0[i] + c1 * k1[i] + c2 * k2[i]
+        d0 = 1.0 / math.sqrt(r0[j])
+        a1, a2 = r0[j + U1] * d0, r0[j + U2] * d0
+        d1 = 1.0 / math.sqrt(r1[j + U1] - a1 * a1)
+        b2 = (r1[j + U2] - a1 * a2) * d1
+        d2 = 1.0 / math.sqrt(r2[j + U2] - a2 * a2 - b2 * b2)
         for i in range(j, size):
-            upper[j, i] *= f0
+            x = r0[i] * d0
+            y = (r1[i] - a1 * x) * d1
+            r0[i], r1[i], r2[i] = x, y, (r2[i] - a2 * x - b2 * y) * d2
+
+
+@inner
+def _own_columns_of_inverse(upper, size, own, out):
+    """Write the last `own` columns of the inverse of a matrix to `out` (own, size).
+
+    From its factor (`_factor`). The right-hand sides are zero but for their last entries.
+    """
+    first = size - own
     for q in range(own):
+        row = out[q]
         for i in range(size):
-            out[q, i] = 0.0
-        out[q, size - own + q] = 1.0
-        for i in range(size - own + q, size):
-            for k in range(size - own + q, i):
-                out[q, i] -= upper[k, i] * out[q, k]
-            out[q, i] /= upper[i, i]
-        for n in range(size):
-            i = size - U1 - n
-            total = out[q, i]
-            for k in range(i + U1, size):
-                total -= upper[i, k] * out[q, k]
-            out[q, i] = total / upper[i, i]
+            row[i] = 0.0
+        row[first + q] = 1.0
+        for i in range(first + q, size):
+            for k in range(first + q, i):
+                row[i] -= upper[k, i] * row[k]
+            row[i] /= upper[i, i]
+        for n in range(U3, size + U1, U3):
+            j = size - n
+            r0, r1, r2 = upper[j], upper[j + U1], upper[j + U2]
+            t0, t1, t2 = row[j], row[j + U1], row[j + U2]
+            for k in range(j + U3, size):
+                t0 -= r0[k] * row[k]
+                t1 -= r1[k] * row[k]
+                t2 -= r2[k] * row[k]
+            t2 /= r2[j + U2]
+            t1 = (t1 - r1[j + U2] * t2) / r1[j + U1]
+            row[j], row[j + U1] = (t0 - r0[j + U1] * t1 - r0[j + U2] * t2) / r0[j], t1
+            row[j + U2] = t2
 
 
 @compiled
@@ -236,26 +254,28 @@ def window_covariance(lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, 
     The information matrix of the column's neighbourhood, gathered from the `blocks` of the
     whole, is inverted; columns beyond it are taken as known, which changes a variance by about
     0.1 % for a neighbourhood of 3.3 A. Of a column `p` parameters are its own (see `normal_rows`).
+    In front the matrix is filled up to a multiple of 3 with parameters that nothing depends on.
     """
     most = 0
     for a in range(lo, hi):
         most = max(most, indptr[a + 1] - indptr[a])
-    info, inverse = np.empty((p * most, p * most)), np.empty((p, p * most))
-    place = np.empty(indptr.size - 1, np.int64)
-    for a in range(place.size):
-        place[a] = -1
+    most = (p * most + 2) // 3 * 3
+    info, inverse = np.empty((most, most)), np.empty((p, most))
+    place = np.full(indptr.size - 1, -1)
     for a in range(lo, hi):
         begin, end = indptr[a], indptr[a + 1]
-        size = p * (end - begin)
-        count = 0
+        size = (p * (end - begin) + 2) // 3 * 3
+        used = size - p * (end - begin)
+        for m in range(size):
+            for n in range(m - m % 3, size):
+                info[m, n] = 0.0
+        for m in range(used):
+            info[m, m] = 1.0
         for k in range(begin, end):
             if indices[k] != a:
-                place[indices[k]] = p * count
-                count += 1
-        place[a] = p * count  # the column itself goes last
-        for m in range(size):
-            for n in range(m, size):
-                info[m, n] = 0.0
+                place[indices[k]] = used
+                used += p
+        place[a] = used  # the column itself goes last
         for q in range(begin, end):
             i = indices[q]
             row = place[i]
@@ -265,12 +285,13 @@ def window_covariance(lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, 
                     for m in range(p):
                         for n in range(p):
                             info[row + m, col + n] = blocks[k, m, n]
+        _factor(info, np.uint64(size))
         _own_columns_of_inverse(info, np.uint64(size), np.uint64(p), inverse)
         for q in range(begin, end):
+            row = place[indices[q]]
             for m in range(3):
                 for n in range(3):
-                    out[q, m, n] = inverse[m, place[indices[q]] + n]
-        for q in range(begin, end):
+                    out[q, m, n] = inverse[m, row + n]
             place[indices[q]] = -1
 
 

@@ -85,6 +85,11 @@ def scale_image(
     return Scaled(image, mask, usable, mean, unit, size)
 
 
+def seeds(columns: pd.DataFrame) -> np.ndarray:
+    """Give the positions (n, 2) from which columns start, in px."""
+    return np.column_stack([columns[name].to_numpy(dtype=np.float64) for name in ("x_px", "y_px")])
+
+
 def begin(
     scaled: Scaled,
     columns: pd.DataFrame,
@@ -97,7 +102,7 @@ def begin(
 ) -> tuple[Problem, State]:
     """Give starting parameters: peak heights over the local minimum, common widths."""
     scale, step = scaled.scale, scaled.step
-    xy = columns[["x_px", "y_px"]].to_numpy(dtype=np.float64)
+    xy = seeds(columns)
     far = RENDERED * WIDTH_BOUNDS_A[1] + LEASH_A[1]
     least = max(far / scale / step[1], LEAST_STRIP_PX)
     # a multiple of every block of pixels that a coarser image may have

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from stemdisp._compiled import compiled, inner
-from stemdisp._kernels import _line, _window
+from stemdisp._kernels import _lines, _window
 
 FAR = 1e-9  # overlap of two columns that counts as none
 
@@ -56,26 +56,28 @@ def summed_pairs(lo, hi, indptr, indices, columns, weight, reach, ax, ay, out):
     distance: five moments serve all of them.
     """
     ny, nx = weight.shape
-    e, f = np.empty(nx, np.float32), np.empty(nx, np.float32)
-    ey, fy = np.empty(ny, np.float32), np.empty(ny, np.float32)
+    lines = np.empty((4, 2 * max(nx, ny) + 1), np.float32)
     power = np.empty((5, nx), np.float32)
     block = np.empty((4, 4))
     for a in range(lo, hi):
         xa, ya, sa = columns[a, 1], columns[a, 2], columns[a, 3]
-        x0, x1, y0, y1 = _window(xa, ya, reach * sa, ax, ay, (0, ny), nx)
+        box = _window(xa, ya, reach * sa, ax, ay, (0, ny), nx)
+        x0, x1, y0, y1 = box
         size, left = np.uint64(x1 - x0), np.uint64(x0)
-        if x1 > x0:
-            _line(e, x0, x1, ax, xa, sa)
-            _line(ey, y0, y1, ay, ya, sa)
+        if x1 == x0:
+            for k in range(indptr[a], indptr[a + 1]):
+                out[k] = 0.0
+            continue
+        px, py = _lines(lines[0], lines[1], box, (xa, ya), (ax, ay), sa)
+        e, ey = lines[0, px:], lines[1, py:]
         for k in range(indptr[a], indptr[a + 1]):
             b = indices[k]
             xb, yb, sb = columns[b, 1], columns[b, 2], columns[b, 3]
             for m in range(4):
                 for n in range(4):
                     block[m, n] = 0.0
-            if x1 > x0:
-                _line(f, x0, x1, ax, xb, sb)
-                _line(fy, y0, y1, ay, yb, sb)
+            px, py = _lines(lines[2], lines[3], box, (xb, yb), (ax, ay), sb)
+            f, fy = lines[2, px:], lines[3, py:]
             for i in range(size):
                 u = np.float32(((x0 + i) * ax - xa) / sa)
                 power[0, i] = e[i] * f[i]

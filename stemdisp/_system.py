@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 from scipy.spatial import cKDTree
 
 from stemdisp._background import Background
@@ -122,14 +122,12 @@ class System:
         """Apply the inverse of the matrix without the blocks between columns."""
         out = np.empty_like(vector)
         columns = out[:size].reshape(-1, 4)
-        alone = np.arange(len(columns) + 1)
-        own = Neighbours(alone, alone[:-1])
-        self._rows(own, self.inverse, vector[:size].reshape(-1, 4), columns)
+        self._rows(self._alone, self.inverse, vector[:size].reshape(-1, 4), columns)
         if len(vector) > size:
             n_widths = self.border.shape[2]
             low = vector[size:] - self.gather(columns)
             if n_widths:
-                low[:n_widths] = linalg.cho_solve(self._widths_factor, low[:n_widths])
+                low[:n_widths] = self._widths_inverse @ low[:n_widths]
                 columns -= (self.response.reshape(-1, n_widths) @ low[:n_widths]).reshape(-1, 4)
             if self.surface is not None:
                 low[n_widths:] = self.background.solve(low[n_widths:]) / self._left_of_surface
@@ -143,6 +141,12 @@ class System:
         self.crew.share(
             multiply_rows, len(columns), near.indptr, near.indices, blocks, columns, out
         )
+
+    @cached_property
+    def _alone(self) -> Neighbours:
+        """Each column with itself only."""
+        each = np.arange(len(self.inverse) + 1)
+        return Neighbours(each, each[:-1])
 
     @cached_property
     def across(self) -> sparse.csr_array:
@@ -168,18 +172,18 @@ class System:
         return np.concatenate([widths, self.across @ columns[:, 0]])
 
     @cached_property
-    def _widths_factor(self) -> tuple[np.ndarray, bool]:
-        """Factor the part of the widths after elimination of the columns by their own blocks."""
+    def _widths_inverse(self) -> np.ndarray:
+        """Invert the part of the widths after elimination of the columns by their own blocks."""
         n_widths = self.border.shape[2]
         corner = self.corner[:n_widths, :n_widths]
         flat = self.response.reshape(-1, n_widths)
+        left = corner - self.border.reshape(self.border.shape[0] * 4, n_widths).T @ flat
         try:
-            return linalg.cho_factor(
-                corner - self.border.reshape(self.border.shape[0] * 4, n_widths).T @ flat
-            )
-        except linalg.LinAlgError:
+            np.linalg.cholesky(left)
+            return np.linalg.inv(left)
+        except np.linalg.LinAlgError:
             # Preconditioner only: the diagonal serves when elimination lost definiteness.
-            return linalg.cho_factor(np.diag(np.abs(np.diag(corner)) + 1e-300))
+            return np.diag(1.0 / (np.abs(np.diag(corner)) + 1e-300))
 
     @cached_property
     def _left_of_surface(self) -> float:

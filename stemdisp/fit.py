@@ -13,6 +13,7 @@ from stemdisp import _joint
 from stemdisp._background import block_sums
 from stemdisp._ellipse import axes
 from stemdisp._joint import Seen
+from stemdisp._medians import middle
 from stemdisp._model import Problem, State, seen_weight
 from stemdisp._pairs import covariance_rows, window_covariance
 from stemdisp._system import Neighbours, System
@@ -260,9 +261,9 @@ def collect(
             "quality": quality,
         },
     )
-    width = float(np.median(state.sigma))
+    width = middle(state.sigma)
     free = (4 if problem.own_widths else 3) * n / np.count_nonzero(problem.mask)
-    widths = {s: scale * float(np.median(state.sigma[problem.kind == k]))
+    widths = {s: scale * middle(state.sigma[problem.kind == k])
               for k, s in enumerate(species)}  # fmt: skip
     misfit = misfit_ratio(measured.powers, level, sigma_px=width, n_free=free)
     residual *= np.float32(scaled.unit)
@@ -284,10 +285,9 @@ def collect(
 
 def _with_columns(table: pd.DataFrame, values: dict[str, np.ndarray]) -> pd.DataFrame:
     """Give the table with these columns, those it has in their place: `assign`, in one go."""
-    found = pd.DataFrame(values, index=table.index)
-    order = [*table.columns, *(name for name in values if name not in table)]
-    kept = table.drop(columns=[name for name in values if name in table])
-    out = pd.concat([kept, found], axis=1)[order]
+    kept = {name: table[name] for name in table.columns if name not in values}
+    whole = {name: values.get(name, kept.get(name)) for name in [*table.columns, *values]}
+    out = pd.DataFrame(whole, index=table.index)
     out.attrs = dict(table.attrs)
     return out
 
@@ -316,7 +316,7 @@ def _column_chi2(
     For iDPC the gradient of the residual is taken. Means over blocks a little smaller than a
     column keep to the band in which columns live.
     """
-    width = float(np.median(state.sigma))
+    width = middle(state.sigma)
     block = max(1, round(BLOCK * width / max(problem.step)))
     coarse = block_sums(residual, block)  # beside the covariance, which keeps the crew busy
     power = coarse**2
@@ -328,7 +328,7 @@ def _column_chi2(
     used = power
     if problem.weight.size:
         used = power[block_sums(problem.mask, block) > 0.5 * block**2]
-    typical = float(np.median(used)) / of_mean if used.size else 0.0
+    typical = middle(used) / of_mean if used.size else 0.0
     typical = max(typical, np.finfo(float).tiny)
     under = ndimage.gaussian_filter(power, width / block, mode="constant", truncate=3.0)
     at = (state.xy / problem.step + 0.5) / block - 0.5
@@ -340,8 +340,8 @@ def _species_chi2(
     misfit: float, chi2: np.ndarray, kind: np.ndarray, species: tuple[str, ...]
 ) -> dict[str, float]:
     """Share the misfit of the image out among the species, by the power under their columns."""
-    whole = max(float(np.median(chi2)), np.finfo(float).tiny)
-    return {s: misfit * float(np.median(chi2[kind == k])) / whole for k, s in enumerate(species)}
+    whole = max(middle(chi2), np.finfo(float).tiny)
+    return {s: misfit * middle(chi2[kind == k]) / whole for k, s in enumerate(species)}
 
 
 def _quality(

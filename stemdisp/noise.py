@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, ndimage
 
+from stemdisp._medians import middle
 from stemdisp._threads import Crew
 
 # Bands in units of k * sigma (sigma: width of a column). Columns carry their information about
@@ -59,6 +60,20 @@ class Periodograms:
 
 
 @dataclass(frozen=True, eq=False)
+class Taper:
+    """Smooth window over a tile, with its sum and the sum of its squares."""
+
+    values: np.ndarray
+    area: float
+    square: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Taper:
+        """Sum up a window of shape (ny, nx)."""
+        return cls(values, float(np.sum(values)), float(np.sum(np.square(values))))
+
+
+@dataclass(frozen=True, eq=False)
 class Tiles:
     """Where the noise of an image is measured: the whole of it, or some tiles of a large one.
 
@@ -67,7 +82,7 @@ class Tiles:
 
     corners: list[tuple[int, int]]
     shape: tuple[int, int]
-    tapers: list[np.ndarray]
+    tapers: list[Taper]
 
     @classmethod
     def choose(
@@ -103,7 +118,7 @@ class Tiles:
             corners = [corners[k] for k in pick]
         parts = [None if mask is None else mask[_tile(c, size)] for c in corners]
         tapers = [_taper(size, part) for part in parts]
-        if not any(taper.any() for taper in tapers):
+        if not any(taper.area for taper in tapers):
             raise ValueError("mask leaves no pixel from which to measure the noise")
         return cls(corners, size, tapers)
 
@@ -133,7 +148,7 @@ class Tiles:
         Periodograms
         """
         tiles = list(zip(self.corners, self.tapers, strict=True))[:most]
-        tiles = [(corner, taper) for corner, taper in tiles if taper.any()]
+        tiles = [(corner, taper) for corner, taper in tiles if taper.area]
         kind = np.result_type(image.dtype, np.float32)
         powers = np.empty((len(tiles), self.shape[0], self.shape[1] // 2 + 1), kind)
 
@@ -143,9 +158,13 @@ class Tiles:
                 part = image[_tile(corner, self.shape)]
                 if weight is not None:
                     part = part / np.sqrt(np.maximum(weight[_tile(corner, self.shape)], 1e-12))
-                part = (part - np.sum(part * taper) / np.sum(taper)) * taper
-                modes = fft.rfft2(part)
-                powers[k] = (modes.real**2 + modes.imag**2) / np.sum(taper**2)
+                tapered = part * taper.values
+                mean = tapered.dtype.type(np.sum(tapered) / taper.area)
+                tapered -= mean * taper.values
+                modes = fft.rfft2(tapered, overwrite_x=True)
+                np.square(modes.real, out=powers[k])
+                powers[k] += np.square(modes.imag)
+                powers[k] /= taper.square
 
         if crew is None:
             measure(0, len(tiles))
@@ -200,7 +219,7 @@ def ring_medians(
         part = np.take(flat, order[bounds[k] : bounds[k + 1]], axis=1).ravel()
         if part.size >= 8 * len(flat):
             centres.append((k + 0.5) * width)
-            values.append(np.median(part) / _MEDIAN)
+            values.append(middle(part) / _MEDIAN)
     return np.array(centres), np.array(values)
 
 
@@ -231,7 +250,7 @@ def ring_spectrum(
     return ring_medians(tiles.periodograms(clean))
 
 
-def _taper(shape: tuple[int, int], mask: np.ndarray | None) -> np.ndarray:
+def _taper(shape: tuple[int, int], mask: np.ndarray | None) -> Taper:
     """Smooth window that falls to zero at the borders of the image and of the mask."""
     ramp = max(4, int(0.08 * min(shape)))
     if mask is None or mask.all():
@@ -241,14 +260,15 @@ def _taper(shape: tuple[int, int], mask: np.ndarray | None) -> np.ndarray:
     inside[0, :] = inside[-1, :] = inside[:, 0] = inside[:, -1] = False
     distance = ndimage.distance_transform_edt(inside)
     taper = 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))
-    return np.where(mask, taper, 0.0).astype(np.float32)
+    return Taper.of(np.where(mask, taper, 0.0).astype(np.float32))
 
 
 @lru_cache(maxsize=4)
-def _open_taper(shape: tuple[int, int], ramp: int) -> np.ndarray:
+def _open_taper(shape: tuple[int, int], ramp: int) -> Taper:
     lines = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape]
     distance = np.minimum(lines[0][:, None], lines[1][None, :])
-    return (0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))).astype(np.float32)
+    taper = 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / ramp, 0, 1))
+    return Taper.of(taper.astype(np.float32))
 
 
 def measure_noise(

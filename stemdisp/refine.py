@@ -10,9 +10,10 @@ import pandas as pd
 
 from stemdisp import _joint
 from stemdisp._coarse import back, block_size, coarsen, coarsen_image
+from stemdisp._medians import middle
 from stemdisp._model import NO_WEIGHT, Problem, State, residual_image, seen_weight
 from stemdisp._pixels import saturated
-from stemdisp._start import Scaled, begin, resume, scale_image
+from stemdisp._start import Scaled, begin, resume, scale_image, seeds
 from stemdisp._threads import Crew
 from stemdisp.fit import MOVED_A, Measured, collect
 from stemdisp.noise import (
@@ -110,7 +111,7 @@ def refine_columns(
         raise ValueError("columns is empty; there is nothing to fit")
     if columns["species"].isna().any():
         raise ValueError("columns has rows without species; drop those rows first")
-    if not np.isfinite(columns[["x_px", "y_px"]].to_numpy(dtype=np.float64)).all():
+    if not np.isfinite(seeds(columns)).all():
         raise ValueError("columns has x_px or y_px that are not finite; drop those rows first")
     good = _usable_pixels(data, mask)
     if widths not in ("species", "site", "column", "ellipse"):
@@ -191,7 +192,7 @@ def _with_prior(
         outside |= 1.0 - seen_weight(problem, state, scaled.usable)[:, 4] > MASKED
     typical = np.array(
         [
-            np.median(state.volume[(problem.kind == k) & ~outside])
+            middle(state.volume[(problem.kind == k) & ~outside])
             if np.any((problem.kind == k) & ~outside)
             else 0.0
             for k in range(problem.kind.max() + 1)
@@ -226,18 +227,18 @@ def _draw_in(problem: Problem, state: State, *, widths: bool) -> State:
 
     Widths are held at first, and freed at the end where `widths` is true.
     """
-    rough = SETTLED * float(np.median(state.sigma))
-    for free, steps in ((False, 3), (True, 6))[: 2 if widths else 1]:
+    rough = SETTLED * middle(state.sigma)
+    for free, steps, near in ((False, 3, 8), (True, 6, 2))[: 2 if widths else 1]:
         state = _joint.iterate(
             replace(problem, free_widths=free),
             state,
             max_iterations=steps,
-            tolerance=2 * rough,
+            tolerance=near * rough,
             negligible=0.3,
             max_step=0.3,
             solved=0.1,
         )
-    return state
+    return replace(state, shown=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +258,7 @@ class _Noise:
         """Kind that differences of frames tell, if it is asked for; columns on blocks of pixels."""
         if self.kind != "auto" or self.psd is None:
             return self.kind
-        sigma = block * float(np.median(coarse.sigma))
+        sigma = block * middle(coarse.sigma)
         kind = measure_noise(*self.psd, sigma_px=sigma, source="frames").kind
         return kind if kind == "idpc" else "flat"
 
@@ -269,9 +270,9 @@ class _Noise:
         With pixel weights (Poisson) it is the noise of a pixel of weight 1, as the covariance
         needs. Also returns the periodograms of the residual and the (weighted) residual itself.
         """
-        sigma = float(np.median(state.sigma))
+        sigma = middle(state.sigma)
         weight = problem.weight if problem.pixel_weights else None
-        residual, _ = residual_image(problem, state)
+        residual = problem.scratch if state.shown else residual_image(problem, state)[0]
         powers = self.tiles.periodograms(residual, weight, most, problem.crew)
         if self.psd is None:
             freq, power = ring_medians(powers, noise_band(sigma))
@@ -323,7 +324,7 @@ def _roughly(
 
     Also returns what the noise seems to be.
     """
-    block = block_size(float(np.median(state.sigma)) / max(problem.step))
+    block = block_size(middle(state.sigma) / max(problem.step))
     if block == 1:
         state = _draw_in(problem, state, widths=True) if cold else state
         return state, noise.level(problem, state, scaled.unit, most=1)[0]
