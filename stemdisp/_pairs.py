@@ -261,7 +261,9 @@ def window_covariance(lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, 
         most = max(most, indptr[a + 1] - indptr[a])
     most = (p * most + 2) // 3 * 3
     info, inverse = np.empty((most, most)), np.empty((p, most))
-    place = np.full(indptr.size - 1, -1)
+    place = np.empty(indptr.size - 1, np.int64)
+    for a in range(place.size):
+        place[a] = -1
     for a in range(lo, hi):
         begin, end = indptr[a], indptr[a + 1]
         size = (p * (end - begin) + 2) // 3 * 3
