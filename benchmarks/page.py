@@ -40,7 +40,10 @@ is not run, and the time in brackets is what the rate of the largest image that 
 | scipy, per column | `curve_fit`: elliptical Gaussian and level, 7 parameters, pixels within 0.9 Å; true widths to start with |
 | atomap's chain | its documented workflow: Ta, subtract, K, subtract, O; centre of mass, then 2-D Gaussians; defaults |
 | photutils, groups | `PSFPhotometry` with `SourceGrouper` (1.6 Å), circular Gaussians of free width, box of 19 px; the true background is taken off, true widths to start with |
-| SingleOrigin, groups | its fitter of groups, circular Gaussians: an O with its Ta, or a K, on discs of 1.1 Å. 3.0.1 fails as released; two functions are supplied, and its own grouping is passed by |
+| SingleOrigin, groups | its fitter of groups, circular Gaussians: an O with its Ta, or a K, on discs of 1.0 Å. 3.0.1 fails as released; two functions are supplied, and its own grouping is passed by |
+
+What was tried for them: six radii for SingleOrigin, on an image of other disorder, noise and starts than
+these; two sets of starting values for scipy. atomap and photutils are as first written.
 
 `bound` is the Cramér-Rao bound of the model with all columns together and one width per species,
 rms per axis: no unbiased fit can do better. `slope` is the response to the random displacements: 1
