@@ -63,7 +63,7 @@ def iterate(
     state = replace(state, columns=columns, shown=False)
     stage, matters = _Stage.begin(problem, state), _matters(problem, state)
     least = (tolerance, negligible)
-    before, left, shown = 0.0, np.full(len(columns), np.inf), False
+    before, former, left, shown = 0.0, 0.0, np.full(len(columns), np.inf), False
     for _ in range(max_iterations):
         new, moved = stage.advance(state, max_step, solved, least)
         if not (np.isfinite(new.columns).all() and np.isfinite(new.coefficients).all()):
@@ -72,7 +72,10 @@ def iterate(
         state = new
         longest = np.max(moved, where=matters, initial=0.0)
         # Steps shrink in proportion: what is left to go is the sum of those that would follow.
-        ratio = np.clip(longest / before, *RATIOS) if before else 0.5
+        # One that is much shorter than the last may be luck, so the ratio before it counts too.
+        last = longest / before if before else 0.5
+        ratio = np.clip(max(last, np.sqrt(last * former)), *RATIOS)
+        former = last if before else 0.0
         left = moved * ratio / (1 - ratio)
         if before and longest > 2 * before:
             stage.recover()

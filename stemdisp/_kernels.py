@@ -22,7 +22,19 @@ import numpy as np
 
 from stemdisp._compiled import compiled, inner
 
+SMALL, TERMS = 0.13, 10  # argument and terms with which a series of exp is good to 1e-16
 LANES = 8  # pixels that are added in one go
+
+
+@inner
+def _exp(x):
+    """Give exp(x); the series where it is as good, since most arguments are next to nothing."""
+    if abs(x) > SMALL:
+        return math.exp(x)
+    value = 1.0
+    for k in range(TERMS, 0, -1):
+        value = 1.0 + x * value / k
+    return value
 
 
 @inner
@@ -43,9 +55,9 @@ def _lines(ex, ey, box, at, steps, s):
     dx, dy = near_x * ax - at[0], near_y * ay - at[1]
     fall_x = math.exp(-ax * ax * i2)
     fall_y = fall_x if ax == ay else math.exp(-ay * ay * i2)
-    right = left = math.exp(-0.5 * dx * dx * i2)
-    down = up = math.exp(-0.5 * dy * dy * i2)
-    to_right, to_down = math.exp(-(dx + 0.5 * ax) * ax * i2), math.exp(-(dy + 0.5 * ay) * ay * i2)
+    right = left = _exp(-0.5 * dx * dx * i2)
+    down = up = _exp(-0.5 * dy * dy * i2)
+    to_right, to_down = _exp(-(dx + 0.5 * ax) * ax * i2), _exp(-(dy + 0.5 * ay) * ay * i2)
     to_left, to_up = fall_x / to_right, fall_y / to_down
     ex[middle], ey[middle] = left, up
     most = max(max(near_x - x0, x1 - 1 - near_x), max(near_y - y0, y1 - 1 - near_y))
@@ -177,8 +189,9 @@ def _tabulate(table, m, ex, x0, ax, x, s, order):
     With ``t = u^2 + w^2``, the derivatives are the Gaussian times ``1, u, w, t - 2`` and, for
     order 1, minus their Laplacians: times ``2 - t, (4 - t) u, (4 - t) w, -(t^2 - 8 t + 8)``.
     """
+    scale = 1.0 / s
     for i in range(m):
-        e, u = ex[i], np.float32(((x0 + i) * ax - x) / s)
+        e, u = ex[i], np.float32(((x0 + i) * ax - x) * scale)
         if order == 0:
             table[0, i], table[1, i], table[2, i] = e, e * u, e
             table[3, i], table[4, i] = e * (u * u - np.float32(2)), e
@@ -235,14 +248,14 @@ def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out)
             sums[k] = np.float32(0)
         box = _window(x, y, reach * s, ax, ay, (0, ny), nx)
         x0, x1, y0, y1 = box
-        m, py = np.uint64(x1 - x0), 0
+        m, py, scale = np.uint64(x1 - x0), 0, 1.0 / s
         if x1 > x0:
             px, py = _lines(ex, ey, box, (x, y), (ax, ay), s)
             _tabulate(table, m, ex[px:], x0, ax, x, s, order)
         last = y1 - 1
         for j in range(y0, y1, 4):
             for k in range(4):
-                w = np.float32(((j + k) * ay - y) / s)
+                w = np.float32(((j + k) * ay - y) * scale)
                 power = ey[py + j + k - y0] if j + k < y1 else np.float32(0)
                 for n in range(5):
                     powers[n, k] = power

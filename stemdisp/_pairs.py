@@ -128,7 +128,7 @@ def normal_rows(
         Out: `inverse` times `border`.
     """
     n_groups = border.shape[2]
-    block, own = np.empty((4, 4)), np.empty((4, 4))
+    block = np.empty((4, 4))
     for a in range(lo, hi):
         for g in range(n_groups):
             corner[a, g] = 0.0
@@ -162,9 +162,8 @@ def normal_rows(
             for m in range(4):
                 for n in range(4):
                     blocks[k, m, n] = block[m, n]
-                    own[m, n] = block[m, n]
             if a == b:
-                _invert(own, inverse[a])
+                _invert(block, inverse[a])
         for g in range(n_groups):
             for m in range(4):
                 total = 0.0

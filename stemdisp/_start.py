@@ -25,7 +25,7 @@ UNMEASURED = (NUISANCE, REMOVED)
 LEASH_SHARE, LEASH_A = 0.45, (0.4, 1.2)
 NEAR_A = 4.4  # pairs that are kept in view: overlaps reach 3 A, and columns move
 LEAST_STRIP_PX = 48
-SAMPLE_PX = 200_000  # pixels from which the scale of the image is taken
+SAMPLE_PX = 50_000  # pixels from which the scale of the image is taken
 
 
 @dataclass(frozen=True, eq=False)

@@ -143,6 +143,12 @@ class System:
         )
 
     @cached_property
+    def _to_widths(self) -> np.ndarray:
+        """The transposed `border` (n_widths, 4 n), row by row in memory."""
+        n_widths = self.border.shape[2]
+        return np.ascontiguousarray(self.border.reshape(len(self.border) * 4, n_widths).T)
+
+    @cached_property
     def _alone(self) -> Neighbours:
         """Each column with itself only."""
         each = np.arange(len(self.inverse) + 1)
@@ -165,8 +171,7 @@ class System:
 
     def gather(self, columns: np.ndarray) -> np.ndarray:
         """Product of the transposed border with parameters of columns (n, 4)."""
-        n_widths = self.border.shape[2]
-        widths = self.border.reshape(self.border.shape[0] * 4, n_widths).T @ columns.ravel()
+        widths = self._to_widths @ columns.ravel()
         if self.surface is None:
             return widths
         return np.concatenate([widths, self.across @ columns[:, 0]])
@@ -177,7 +182,7 @@ class System:
         n_widths = self.border.shape[2]
         corner = self.corner[:n_widths, :n_widths]
         flat = self.response.reshape(-1, n_widths)
-        left = corner - self.border.reshape(self.border.shape[0] * 4, n_widths).T @ flat
+        left = corner - self._to_widths @ flat
         try:
             np.linalg.cholesky(left)
             return np.linalg.inv(left)

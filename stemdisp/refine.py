@@ -225,10 +225,12 @@ def _with_prior(
 def _draw_in(problem: Problem, state: State, *, widths: bool) -> State:
     """Begin with plain least squares: the widest basin, for columns that start a width away.
 
-    Widths are held at first, and freed at the end where `widths` is true.
+    Widths are held at first, and freed at the end where `widths` is true; where they are not, what
+    follows is another fit on the same pixels, which needs no more than to be in its basin.
     """
     rough = SETTLED * middle(state.sigma)
-    for free, steps, near in ((False, 3, 8), (True, 6, 2))[: 2 if widths else 1]:
+    near = 2 if widths else 8
+    for free, steps in ((False, 3), (True, 6))[: 2 if widths else 1]:
         state = _joint.iterate(
             replace(problem, free_widths=free),
             state,
