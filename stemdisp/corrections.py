@@ -392,11 +392,11 @@ def _nearest(name: Any, known: Iterable[str]) -> str:
 
 
 def _known_action(action: Any) -> str:
-    if action not in ACTIONS:
+    if not isinstance(action, str) or action not in ACTIONS:
         raise ValueError(
             f"there is no action {action!r}; {_nearest(action, ACTIONS)}".replace("it has", "use")
         )
-    return str(action)
+    return action
 
 
 def _checked(step: Correction) -> Correction:

@@ -58,7 +58,7 @@ def average_planes(
     if not isinstance(extra, Displacements) or extra.along_u.shape[0] != len(columns):
         extra = None
     good = usable(columns) & (columns["species"] == displaced).to_numpy()
-    good &= np.isfinite(columns["delta_A"].to_numpy())
+    good &= np.isfinite(columns["delta_A"].to_numpy(dtype=float, na_value=np.nan))
     parts = _by_plane(columns, good)
     table: dict[str, list[float]] = {
         "N": [n for n, _ in parts],
@@ -178,7 +178,7 @@ def plane_correlation(columns: pd.DataFrame, *, displaced: str = "K") -> pd.Data
     if not isinstance(extra, Displacements) or extra.along_u.shape[0] != len(columns):
         return None
     good = usable(columns) & (columns["species"] == displaced).to_numpy()
-    good &= np.isfinite(columns["delta_A"].to_numpy())
+    good &= np.isfinite(columns["delta_A"].to_numpy(dtype=float, na_value=np.nan))
     parts = [(n, index) for n, index in _by_plane(columns, good) if len(index)]
     if not parts:
         return None

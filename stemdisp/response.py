@@ -307,7 +307,7 @@ def read_curve(path: str | os.PathLike[str]) -> OccupancyCurve:
         raise ConfigError(
             f"{where}: the file has no column {error}; give the columns ratio and occupancy"
         ) from error
-    except (ValueError, pd.errors.ParserError) as error:
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
         raise ConfigError(
             f"{where}: cannot be read as CSV; give the columns ratio and occupancy, numbers with "
             f"commas between them ({str(error)[:160]})"

@@ -79,6 +79,12 @@ FOUND = [
     ("paths", b"a\0/*"),
     ("paths", b"f" + b"9" * 4400 + b"\nf1"),
     ("units", b'[{}, "m"]'),
+    (
+        "corrections",
+        b'format = 1\n[image]\nsize_px = [640, 480]\nsha256 = "1"\n[[correction]]\naction = [1]\n',
+    ),
+    ("curve", b"ratio,occupancy\n" + b"1" * 400 + b",1\n"),
+    ("tables", b"species,N,i,quality,delta_A,delta_err_A,delta_perp_A,delta_perp_err_A\n"),
     ("units", b"[" + b"9" * 400 + b', "m"]'),
 ]
 
