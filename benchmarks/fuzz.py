@@ -201,7 +201,7 @@ def _version() -> str:
 def page(rows: list[dict[str, Any]], targets: dict[str, Any]) -> str:
     """Write the table of the documentation."""
     lines = [
-        "| reader | processor minutes | executions | per s | edges | features | open findings |"
+        "| reader | processor minutes | executions | per s | edges | features | findings |"
     ]
     lines.append("|---|---|---|---|---|---|---|")
     for row in rows:

@@ -28,6 +28,7 @@ NEIGHBOURHOOD_A = 3.2
 DETECTION = 3.0  # standard errors of intensity
 EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut by it
 MASKED_SHARE = 0.1
+ROWS = 4096  # columns whose background is looked at in one go
 BLOCK = 0.9  # widths: blocks over which the residual is averaged before its power is taken
 SINGULAR = 1e-7  # share of a variance that is added to it, for rounding
 # Displacements at interfaces reach 0.6 A; neighbours are 1.4 A apart.
@@ -182,7 +183,8 @@ def _shared_response(
     if not local:
         left = system.corner - np.einsum("nkw,nkv->wv", border, response)
         return response @ _root_of_inverse(left)
-    basis = sparse.diags_array(1.0 / np.maximum(under, 1e-12)) @ system.surface
+    basis = system.surface.copy()
+    basis.data /= np.repeat(np.maximum(under, 1e-12), 16)
     left = system.corner.copy()
     left[:n_widths, :n_widths] -= np.einsum(
         "nkw,nkv->wv", border[..., :n_widths], response[..., :n_widths]
@@ -192,12 +194,24 @@ def _shared_response(
     left[:n_widths, n_widths:] -= cross.T
     own = sparse.diags_array(border[:, 0, -1] * response[:, 0, -1]) @ basis
     left[n_widths:, n_widths:] -= (basis.T @ own).toarray()
-    root = _root_of_inverse(left)
-    # the shared parameters as this column sees them: widths and the background beneath it
-    seen = np.empty((n, n_widths + 1, root.shape[1]))
-    seen[:, :n_widths] = root[:n_widths]
-    seen[:, n_widths] = basis @ root[n_widths:]
-    return response @ _roots(seen @ seen.transpose(0, 2, 1))
+    covariance = _inverse(left)
+    # the shared parameters as each column sees them: widths and the background beneath it
+    seen = np.empty((n, n_widths + 1, n_widths + 1))
+    seen[:, :n_widths, :n_widths] = covariance[:n_widths, :n_widths]
+    seen[:, :n_widths, -1] = seen[:, -1, :n_widths] = basis @ covariance[n_widths:, :n_widths]
+    seen[:, -1, -1] = _squared(basis, covariance[n_widths:, n_widths:])
+    return response @ _roots(seen)
+
+
+def _squared(basis: sparse.csr_array, matrix: np.ndarray) -> np.ndarray:
+    """Give ``b @ matrix @ b`` for each row b of a matrix with 16 entries a row, some at a time."""
+    at, values = basis.indices.reshape(-1, 16), basis.data.reshape(-1, 16)
+    out = np.empty(len(at))
+    for lo in range(0, len(at), ROWS):
+        part = slice(lo, lo + ROWS)
+        block = matrix[at[part, :, None], at[part, None, :]]
+        out[part] = np.einsum("ni,nij,nj->n", values[part], block, values[part])
+    return out
 
 
 def _roots(matrices: np.ndarray) -> np.ndarray:
@@ -209,8 +223,14 @@ def _roots(matrices: np.ndarray) -> np.ndarray:
     return size[:, :, None] * np.linalg.cholesky(scaled)
 
 
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Give the inverse; combinations that nothing determines stay out."""
+    root = _root_of_inverse(matrix)
+    return root @ root.T
+
+
 def _root_of_inverse(matrix: np.ndarray) -> np.ndarray:
-    """Matrix r with ``r @ r.T`` the inverse; combinations that nothing determines stay out."""
+    """Matrix r with ``r @ r.T`` the inverse of `_inverse`."""
     value, vector = np.linalg.eigh(matrix)
     # neighbourhoods end; a combination that they over-determine by that is left alone
     kept = value > 1e-6 * value.max()
