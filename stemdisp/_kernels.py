@@ -43,8 +43,8 @@ def _lines(ex, ey, box, at, steps, s):
 
     Returns where in them the first column and the first row of pixels of `box` stand. Both must
     hold twice the longer side of the image and one more: from the pixel next to the point, in the
-    middle, four recurrences go outwards side by side as far as the farthest needs, since
-    each of them alone would wait for its own products. Outwards the ratio of neighbours only falls.
+    middle, four recurrences go outwards as far as the farthest needs (one loop is less to compile
+    than four). Outwards the ratio of neighbours only falls.
     """
     x0, x1, y0, y1 = box
     ax, ay = steps
