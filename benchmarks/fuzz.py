@@ -126,13 +126,13 @@ def child(name: str, seconds: int, corpus: Path, seed: int) -> None:
     (work / "a" / "b").mkdir(parents=True)
     os.chdir(work / "a" / "b")
     count, start = [0], time.process_time()
-    seconds = partial(_seconds, target, work / "a" / "b", found)
+    run = partial(_seconds, target, work / "a" / "b", found)
 
     def one(data: bytes) -> None:
         count[0] += 1
         # The fuzzer itself grows by the hour, and stops now and then to tidy up.
         most = _rss_mib()
-        if seconds(data) > SLOW_S and (took := seconds(data)) > SLOW_S:
+        if run(data) > SLOW_S and (took := run(data)) > SLOW_S:
             found.keep(data, "slow", f"{took:.1f} s")
         if _rss_mib() > most + MORE_MIB:
             found.keep(data, "memory", f"{most:.0f} MiB before, {_rss_mib():.0f} MiB after")
