@@ -114,7 +114,8 @@ def test_a_callback_that_keeps_things_is_seen(tmp_path, short_rounds):
     kept, opened = [], []
 
     def leak(sample):
-        kept.append([bytearray(3_000_000), [{} for _ in range(2000)]])
+        # lists, because the collector does not follow dictionaries that are empty
+        kept.append([bytearray(3_000_000), [[] for _ in range(4000)]])
         opened.append((tmp_path / "open").open("w"))
 
     samples = endurance.endure(60, tmp_path, each=leak)
