@@ -10,7 +10,9 @@ import pytest
 from stemdisp import _kernels, _pairs, _summed
 from stemdisp._background import Background, block_sums
 from stemdisp._border import seen_inside
+from stemdisp._medians import middle, middles
 from stemdisp._model import Strips
+from stemdisp._steps import move_columns
 from stemdisp._system import Neighbours
 
 GRID = (96, 104)
@@ -256,3 +258,83 @@ def test_a_first_run_gives_the_bits_of_every_later_one(tmp_path):
     ]
     assert len(bits[0]) > 60
     assert bits[1] == bits[0] and bits[2] == bits[0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 1000])
+def test_the_middle_is_the_median(n):
+    values = np.random.default_rng(n).normal(size=n)
+    assert middle(values) == np.median(values)
+    assert middle(values.astype(np.float32)) == np.median(values.astype(np.float32))
+
+
+def test_medians_of_groups():
+    np.testing.assert_array_equal(
+        middles(np.array([3.0, 1.0, 2.0, 9.0]), np.array([0, 0, 0, 1])), [2.0, 9.0]
+    )
+    assert np.isnan(middle(np.empty(0)))
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-9, -0.03, 0.1299, -0.1301, -0.7, -30.0])
+def test_the_series_of_exp_is_as_good_as_exp(x):
+    assert _kernels._exp.py_func(x) == pytest.approx(np.exp(x), rel=4e-16)
+
+
+class TestMoves:
+    """What `move_columns` makes of steps, one limit after the other."""
+
+    COLUMNS = np.array([[10.0, 20.0, 30.0, 4.0]])
+    SITE = np.array([[20.0, 30.0]])
+
+    def move(self, *steps, expected=10.0, leash=6.0, max_step=1e3, wider=0.0):
+        """Take steps one after the other; give the columns after each and how far each went."""
+        columns, (last, factor) = self.COLUMNS.copy(), (np.zeros((1, 4)), np.ones(1))
+        out, moved, seen = np.empty((1, 4)), np.empty(1), []
+        # errors of position and intensity: 0.2 and 0.5, at a level of 0.01
+        inverse = np.diag([25.0, 4.0, 4.0, 1.0]).astype(np.float32)[None]
+        limits = (max_step, 2.0, 9.0, 0.01, 0.0, 0.5)
+        for step in steps:
+            move_columns(
+                0, 1, columns, np.array([step], float), np.array([wider]), inverse, self.SITE,
+                np.array([leash]), np.array([expected]), limits, last, factor, out, moved,
+            )  # fmt: skip
+            columns = out.copy()
+            seen.append((columns[0], moved[0]))
+        return seen
+
+    def test_a_small_step_is_taken_as_it_is(self):
+        ((column, moved),) = self.move((1.0, 0.3, -0.4, 0.0))
+        np.testing.assert_allclose(column, [11.0, 20.3, 29.6, 4.0])
+        assert moved == pytest.approx(0.5 / (0.5 * 0.2))  # over half an error
+
+    def test_intensities_count_over_their_own_error(self):
+        ((_, moved),) = self.move((5.0, 0.0, 0.0, 0.0))
+        assert moved == pytest.approx(5.0 / (0.5 * 0.5))
+
+    def test_long_steps_are_shortened_and_columns_stay_at_their_site(self):
+        ((column, moved),) = self.move((0.0, 3.0, 4.0, 0.0), max_step=0.5)
+        np.testing.assert_allclose(column[1:3], [21.2, 31.6])  # half a width of 4
+        assert moved == pytest.approx(5.0 / 0.1)  # what it wanted
+        ((column, _),) = self.move((0.0, 30.0, 40.0, 0.0))
+        np.testing.assert_allclose(column[1:3], [23.6, 34.8])  # the leash
+
+    def test_intensities_and_widths_have_bounds(self):
+        assert self.move((1e3, 0, 0, 0))[0][0][0] == 50.0
+        assert self.move((-1e3, 0, 0, 0))[0][0][0] == -25.0
+        assert self.move((1e3, 0, 0, 0), expected=0.0)[0][0][0] == 1010.0
+        for width in ({"wider": 100.0}, {"wider": -100.0}):
+            sign = np.sign(width["wider"])
+            column = self.move((0, 0, 0, 0), **width)[0][0]
+            assert column[3] == pytest.approx(4 * np.exp(sign * 0.08))
+        grown = self.move(*[(0, 0, 0, 0)] * 30, wider=100.0)
+        assert grown[-1][0][3] == 9.0
+
+    def test_what_swings_is_braked_and_what_goes_on_is_not(self):
+        there, back, on = self.move((0, 1, 0, 0), (0, -1, 0, 0), (0, -0.5, 0, 0))
+        assert there[0][1] == 21.0 and back[0][1] == 20.5  # halved
+        assert on[0][1] == pytest.approx(20.5 - 0.5 * 0.7)  # and again nearly whole
+        steady = self.move((0, 1, 0, 0), (0, 1, 0, 0))
+        assert steady[1][0][1] == 22.0
+
+    def test_a_step_that_is_no_number_is_seen(self):
+        ((column, _),) = self.move((0.0, np.nan, 0.0, 0.0))
+        assert np.isnan(column[1])
