@@ -18,7 +18,10 @@ from stemdisp.report.files import strict
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ("lao_kto_111", "kto_111_multislice")
 TABLES = ("planes", "columns", "line_profile", "frames", "dose_series")
-TOLERANCE_A = 1e-6  # between processors
+OF_MANY = [name for name in TABLES if name != "columns"]
+# Between processors: single columns, of which one at the border moves most, and all that is made of
+# many. Whether a step of a column is braked is a decision, and may hang on a last bit.
+COLUMN_A, TOLERANCE_A = 1e-5, 1e-6
 
 # Runs what is named and keeps the tables, all digits of them, and the summary.
 RUN = """
@@ -130,10 +133,10 @@ OLDER = {
 }
 
 
-def farthest(ours, theirs):
+def farthest(ours, theirs, tables):
     """Largest difference (angstrom) of any length in the tables; other gaps are not allowed."""
     most = 0.0
-    for name in TABLES:
+    for name in tables:
         for column in () if ours[name] is None else ours[name]:
             a, b = (table[name][column].to_numpy() for table in (ours, theirs))
             if not column.endswith("_A"):
@@ -153,12 +156,15 @@ def test_another_processor_changes_less_than_the_tolerance(sample, tmp_path):
     every = {key: value for way in OLDER.values() for key, value in way.items()}
     for name, environment in {**OLDER, "all three": every}.items():
         there, _ = run_as(tmp_path, "there", path, **environment)
-        sys.stdout.write(f"{sample}, {name}: {farthest(here, there):.1e} angstrom\n")  # pytest -s
+        alone, many = (farthest(here, there, names) for names in (["columns"], OF_MANY))
+        sys.stdout.write(f"{sample}, {name}: {alone:.1e}, {many:.1e} angstrom\n")  # pytest -s
         assert digest_tables(there) != digest_tables(here)  # the variables do something
-        assert farthest(here, there) < TOLERANCE_A
+        assert alone < COLUMN_A and many < TOLERANCE_A
     # control: twice the tolerance in a single value is seen
-    there["columns"].loc[len(there["columns"]) // 2, "x_A"] += 2 * TOLERANCE_A
-    assert farthest(here, there) > TOLERANCE_A
+    there["columns"].loc[len(there["columns"]) // 2, "x_A"] += 2 * COLUMN_A
+    there["planes"].loc[len(there["planes"]) // 2, "delta_A"] += 2 * TOLERANCE_A
+    assert farthest(here, there, ["columns"]) > COLUMN_A
+    assert farthest(here, there, OF_MANY) > TOLERANCE_A
 
 
 def digest_tables(tables):
