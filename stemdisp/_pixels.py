@@ -7,7 +7,7 @@ from scipy import ndimage
 
 # A plateau of saturation: pixels that it has at least, share of the image that it has at most.
 LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
-ABSURD = 100.0  # ranges of the image from its middle: no atom, and no cosmic ray, is so bright
+ABSURD = 4.0  # ranges of the image from its middle: no atom is so bright
 SAMPLE = 50_000  # pixels by which that range is known
 ROUNDING = 1e-7  # of the range of the image
 NOISY = 0.01  # of the range of the image: what a pixel differs by from its neighbours

@@ -143,7 +143,11 @@ def covariance_matrix(
     share(
         window_covariance, n, *pairs, wide.indptr, wide.indices, system.blocks, n_own, blocks
     )  # fmt: skip
-    shared = _shared_response(problem, system, near, blocks)
+    known = np.isfinite(blocks)
+    # a column that the image says nothing of has no errors, and says nothing of what all share
+    shared = _shared_response(
+        problem, system, near, blocks if known.all() else np.where(known, blocks, 0.0)
+    )
     count = np.diff(near.indptr)
     # entries of a column's three rows follow one another; columns in the table's order
     rows = np.zeros(n + 1, np.int64)

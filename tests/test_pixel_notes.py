@@ -84,6 +84,13 @@ def test_a_pixel_size_that_makes_no_sense_is_not_used_in_silence(clean, tmp_path
         assert result.summary["pixel_size_A"] == pytest.approx([PIXEL_A, PIXEL_A], rel=0.01)
 
 
+@pytest.mark.parametrize(("ranges", "found"), [(5, 1), (4, 0)])
+def test_a_pixel_brighter_than_any_atom_is_found(ranges, found):
+    image = np.random.default_rng(0).random((64, 64))
+    image[5, 6] = ranges
+    assert np.count_nonzero(absurd(image)) == found
+
+
 def test_frames_lose_such_values_too():
     frame = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     frame[5, 6], frame[7, 8] = 1e30, np.inf
@@ -98,7 +105,9 @@ def test_what_a_detector_can_see_is_not_absurd(kind):
     image = {
         "normal": rng.normal(size=(64, 64)),
         "sparse counts": rng.poisson(0.02, size=(64, 64)),
-        "bright spot": rng.normal(size=(64, 64)) + 300 * (rng.random((64, 64)) > 0.999),
+        # wider than a pixel: what is not, no atom and no particle can be
+        "bright spot": rng.normal(size=(64, 64))
+        + 300 * np.pad(np.ones((3, 3)), ((9, 52), (30, 31))),
         "constant": np.ones((64, 64)),
     }[kind]
     assert not absurd(image).any()
