@@ -8,6 +8,7 @@ import pytest
 from _lattice_images import NOISE, PIXEL_A, draw, error_pm, fit, lattice, noisy, pulls, seeds
 from scipy import sparse
 
+from stemdisp import fit as values
 from stemdisp._background import Background
 from stemdisp._start import BACKGROUND_KNOTS_A
 from stemdisp.tables import Quality
@@ -210,3 +211,27 @@ def test_errors_are_those_of_the_information_of_all_columns_together(kind):
     inside = fitted["quality"] == 0
     assert inside.sum() > 40
     np.testing.assert_allclose(found[inside], errors[inside], rtol=0.015)
+
+
+def test_a_column_without_errors_spoils_those_of_no_other(monkeypatch):
+    """Where a neighbourhood says nothing (its matrix is not positive), the others still count."""
+    lost, real = 3, values.window_covariance
+
+    def broken(lo, hi, indptr, *rest):
+        real(lo, hi, indptr, *rest)
+        if lo <= lost < hi:
+            rest[-1][indptr[lost] : indptr[lost + 1]] = np.nan
+
+    rng = np.random.default_rng(0)
+    truth = lattice(rng)
+    image = noisy(rng, draw(truth), "white")
+    for noise in ("white", "idpc"):
+        whole = fit(image, seeds(truth), noise)
+        with monkeypatch.context() as patch:
+            patch.setattr(values, "window_covariance", broken)
+            found = fit(image, seeds(truth), noise)
+        without = found["x_err_A"].isna()
+        assert without.sum() == 1
+        assert found["quality"][without].item() & int(Quality.NOT_DETECTED)
+        ratio = found["x_err_A"] / whole["x_err_A"]
+        np.testing.assert_allclose(ratio[~without], 1.0, atol=0.02)
