@@ -12,6 +12,7 @@ from scipy.interpolate import BSpline
 from stemdisp._threads import Crew
 
 MOST_PIECES = 40
+ROWS = 32  # of blocks that are summed in one go
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,14 +154,17 @@ def block_sums(image: np.ndarray, block: int, crew: Crew | None = None) -> np.nd
     out = np.empty([-(-n // block) for n in image.shape], np.float32)
 
     def add(lo: int, hi: int) -> None:
-        rows = np.zeros((hi - lo, image.shape[1]), np.float32)
-        for k in range(block):
-            part = image[lo * block + k : hi * block : block]
-            rows[: len(part)] += part
-        out[lo:hi] = 0
-        for k in range(block):
-            part = rows[:, k::block]
-            out[lo:hi, : part.shape[1]] += part
+        # Some rows at a time: they stay in the cache.
+        for begin in range(lo, hi, ROWS):
+            end = min(begin + ROWS, hi)
+            rows = np.zeros((end - begin, image.shape[1]), np.float32)
+            for k in range(block):
+                part = image[begin * block + k : end * block : block]
+                rows[: len(part)] += part
+            out[begin:end] = 0
+            for k in range(block):
+                part = rows[:, k::block]
+                out[begin:end, : part.shape[1]] += part
 
     if crew is None:
         add(0, len(out))

@@ -7,14 +7,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from scipy.spatial import cKDTree
 
 from stemdisp._background import Background
-from stemdisp._pairs import closer_pairs, multiply_rows
+from stemdisp._pairs import BATCH, advance_rows, closer_pairs, multiply_rows, turn_rows
 from stemdisp._threads import Crew
 
 MOST_STEPS = 60  # of conjugate gradients
+NO_SHADE = np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,9 @@ class Neighbours:
     def within(cls, xy: np.ndarray, radius: float) -> Neighbours:
         """All pairs closer than `radius`; `xy` has shape (n, 2)."""
         n = len(xy)
-        pairs = cKDTree(xy).query_pairs(radius, output_type="ndarray").astype(np.int64)
-        i, j = pairs.T
+        # Columns spread evenly: a tree that is built in less time serves as well.
+        tree = cKDTree(xy, balanced_tree=False, compact_nodes=False)
+        i, j = tree.query_pairs(radius, output_type="ndarray").astype(np.int64, copy=False).T
         keys = np.concatenate([i * n + j, j * n + i, np.arange(n) * (n + 1)])
         keys.sort()
         return cls._from_keys(keys, n)
@@ -86,95 +87,70 @@ class System:
 
         Conjugate gradients until the residual has fallen by `tolerance`; the preconditioner
         eliminates the columns by their own blocks, and of the background what they take from it
-        on average. (Three iterations do: the general routine of
-        scipy spends most of its time between them.)
+        on average. Three loops over the columns are all that a step takes: the sums that the next
+        one needs are taken on the way. (The general routine of scipy spends most of its time
+        between the steps: there are three or so.)
         """
-        size = head.size
-        left = np.concatenate([head.ravel(), tail])
-        solution, product, along = np.zeros_like(left), np.empty_like(left), np.zeros_like(left)
-        enough = tolerance * np.linalg.norm(left)
-        before = 0.0
-        for _ in range(MOST_STEPS):
-            better = self._precondition(left, size)
-            now = left @ better
-            along = better + (now / before if before else 0.0) * along
-            self._multiply(along, product, size)
-            curvature = along @ product
+        n, n_widths = len(head), self.border.shape[2]
+        left, low = head.copy(), tail.copy()
+        solution, along, product = np.zeros_like(head), np.zeros_like(head), np.zeros_like(head)
+        better, total, along_low = np.empty_like(head), np.zeros_like(tail), np.zeros_like(tail)
+        own, crew = (self.inverse, self.response), self.crew
+        before, share, enough, batches = 0.0, 0.0, 0.0, -(-n // BATCH)
+        sums, products = np.empty((batches, 2 + n_widths)), np.empty((batches, 1 + n_widths))
+        for step in range(MOST_STEPS + 1):
+            crew.share(
+                advance_rows, batches, share, along, product, *own, solution, left, better, sums
+            )
+            square, metric, *gathered = sums.sum(axis=0)
+            size = np.sqrt(square + low @ low)
+            enough = enough if step else tolerance * size
+            if size <= enough or step == MOST_STEPS:
+                break
+            rest = low - self._gather(gathered, better)
+            better_low = self._precondition(rest)
+            now = metric + rest @ better_low
+            ratio = now / before if before else 0.0
+            along_low = better_low + ratio * along_low
+            crew.share(
+                turn_rows, n, better, self.response, self.inverse, better_low[:n_widths],
+                self._shade(better_low), ratio, along,
+            )  # fmt: skip
+            crew.share(
+                multiply_rows, batches, self.neighbours.indptr, self.neighbours.indices,
+                self.blocks, self.border, along_low[:n_widths], self._shade(along_low), along,
+                product, products,
+            )  # fmt: skip
+            squared, *gathered = products.sum(axis=0)
+            product_low = self._gather(gathered, along) + self.corner @ along_low
+            curvature = squared + along_low @ product_low
             if not curvature > 0:  # rounding, or nothing left to solve
                 break
-            share = now / curvature
-            solution += share * along
-            left -= share * product
-            before = now
-            if np.linalg.norm(left) <= enough:
-                break
-        return solution[:size].reshape(head.shape), solution[size:]
+            share, before = now / curvature, now
+            total += share * along_low
+            low -= share * product_low
+        return solution, total
 
-    def _multiply(self, vector: np.ndarray, out: np.ndarray, size: int) -> None:
-        """Write the product with the whole matrix to `out`."""
-        columns, shared = vector[:size].reshape(-1, 4), vector[size:]
-        head = out[:size].reshape(-1, 4)
-        self._rows(self.neighbours, self.blocks, columns, head)
-        head += self.spread(shared)
-        out[size:] = self.gather(columns) + self.corner @ shared
-
-    def _precondition(self, vector: np.ndarray, size: int) -> np.ndarray:
-        """Apply the inverse of the matrix without the blocks between columns."""
-        out = np.empty_like(vector)
-        columns = out[:size].reshape(-1, 4)
-        self._rows(self._alone, self.inverse, vector[:size].reshape(-1, 4), columns)
-        if len(vector) > size:
-            n_widths = self.border.shape[2]
-            low = vector[size:] - self.gather(columns)
-            if n_widths:
-                low[:n_widths] = self._widths_inverse @ low[:n_widths]
-                columns -= (self.response.reshape(-1, n_widths) @ low[:n_widths]).reshape(-1, 4)
-            if self.surface is not None:
-                low[n_widths:] = self.background.solve(low[n_widths:]) / self._left_of_surface
-                columns -= self.inverse[:, :, 0] * (self.surface @ low[n_widths:])[:, None]
-            out[size:] = low
-        return out
-
-    def _rows(
-        self, near: Neighbours, blocks: np.ndarray, columns: np.ndarray, out: np.ndarray
-    ) -> None:
-        self.crew.share(
-            multiply_rows, len(columns), near.indptr, near.indices, blocks, columns, out
-        )
-
-    @cached_property
-    def _to_widths(self) -> np.ndarray:
-        """The transposed `border` (n_widths, 4 n), row by row in memory."""
+    def _precondition(self, rest: np.ndarray) -> np.ndarray:
+        """Shared parameters from what the columns leave of their residual."""
         n_widths = self.border.shape[2]
-        return np.ascontiguousarray(self.border.reshape(len(self.border) * 4, n_widths).T)
-
-    @cached_property
-    def _alone(self) -> Neighbours:
-        """Each column with itself only."""
-        each = np.arange(len(self.inverse) + 1)
-        return Neighbours(each, each[:-1])
-
-    @cached_property
-    def across(self) -> sparse.csr_array:
-        """The transposed `surface`."""
-        return sparse.csr_array(self.surface.T)
-
-    def spread(self, shared: np.ndarray) -> np.ndarray:
-        """Product (n, 4) of the border with shared parameters."""
-        n_widths = self.border.shape[2]
-        out = (self.border.reshape(self.border.shape[0] * 4, n_widths) @ shared[:n_widths]).reshape(
-            self.border.shape[:2]
-        )
-        if self.surface is not None:
-            out[:, 0] += self.surface @ shared[n_widths:]
-        return out
-
-    def gather(self, columns: np.ndarray) -> np.ndarray:
-        """Product of the transposed border with parameters of columns (n, 4)."""
-        widths = self._to_widths @ columns.ravel()
+        widths = self._widths_inverse @ rest[:n_widths] if n_widths else rest[:0]
         if self.surface is None:
             return widths
-        return np.concatenate([widths, self.across @ columns[:, 0]])
+        surface = self.background.solve(rest[n_widths:]) / self._left_of_surface
+        return np.concatenate([widths, surface])
+
+    def _shade(self, shared: np.ndarray) -> np.ndarray:
+        """Give the background under each column, or nothing where it is fitted by itself."""
+        if self.surface is None:
+            return NO_SHADE
+        return self.surface @ shared[self.border.shape[2] :]
+
+    def _gather(self, widths: list[float], columns: np.ndarray) -> np.ndarray:
+        """Add to what is summed up for the widths what columns (n, 4) give the background."""
+        if self.surface is None:
+            return np.array(widths)
+        return np.concatenate([widths, self.surface.T @ columns[:, 0]])
 
     @cached_property
     def _widths_inverse(self) -> np.ndarray:
@@ -182,7 +158,7 @@ class System:
         n_widths = self.border.shape[2]
         corner = self.corner[:n_widths, :n_widths]
         flat = self.response.reshape(-1, n_widths)
-        left = corner - self._to_widths @ flat
+        left = corner - self.border.reshape(-1, n_widths).T @ flat
         try:
             np.linalg.cholesky(left)
             return np.linalg.inv(left)

@@ -17,7 +17,7 @@ from stemdisp._medians import middle
 from stemdisp._model import Problem, State, seen_weight
 from stemdisp._pairs import covariance_rows, window_covariance
 from stemdisp._system import Neighbours, System
-from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio, ring_medians
+from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio, ring_spectrum
 from stemdisp.tables import Quality
 
 if TYPE_CHECKING:
@@ -64,10 +64,6 @@ class Fit:
     axes_A : dict of str to (float, float, float)
         With ``widths="ellipse"``: long and short width and the angle of the long one in degrees
         from x towards y; else empty.
-    powers : Periodograms
-        Power of the residual (Poisson: of a pixel of mean weight); see `spectrum`.
-    unit : float
-        Signal in which `powers` are counted.
     """
 
     covariance: sparse.csr_array
@@ -79,21 +75,10 @@ class Fit:
     iterations: int
     chi2: dict[str, float] = field(default_factory=dict)
     axes_A: dict[str, tuple[float, float, float]] = field(default_factory=dict)
-    powers: Periodograms | None = None
-    unit: float = 1.0
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give the ring spectrum of the residual: 1/px, and power in signal units squared.
-
-        Raises
-        ------
-        ValueError
-            The powers were not kept.
-        """
-        if self.powers is None:
-            raise ValueError("this fit has no powers; fit the image again")
-        freq, power = ring_medians(self.powers)
-        return freq, power * self.unit**2
+        """Give the ring spectrum of the residual: 1/px, and power in signal units squared."""
+        return ring_spectrum(self.residual, self.mask)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
         """Return itself: pandas copies ``attrs`` on every operation, and this never changes."""
@@ -301,17 +286,15 @@ def collect(
         sigma_A=widths,
         axes_A={s: axes(p, widths[s]) for s, p in zip(species, state.shape, strict=False)},
         iterations=state.iterations,
-        powers=measured.powers,
-        unit=scaled.unit,
     )
     return out
 
 
 def _with_columns(table: pd.DataFrame, values: dict[str, np.ndarray]) -> pd.DataFrame:
     """Give the table with these columns, those it has in their place: `assign`, in one go."""
-    kept = {name: table[name] for name in table.columns if name not in values}
+    kept = {name: table[name].copy() for name in table.columns if name not in values}
     whole = {name: values.get(name, kept.get(name)) for name in [*table.columns, *values]}
-    out = pd.DataFrame(whole, index=table.index)
+    out = pd.DataFrame(whole, index=table.index, copy=False)
     out.attrs = dict(table.attrs)
     return out
 

@@ -53,7 +53,11 @@ class NoiseLevel:
 
 @dataclass(frozen=True, eq=False)
 class Periodograms:
-    """Power of one or more tiles of an image; ``power`` is (n_tiles, ny, nx // 2 + 1)."""
+    """Power of one or more tiles of an image.
+
+    ``power`` is (n_tiles, ny, n_modes): along x the modes up to the frequency that was asked for,
+    at most nx // 2 + 1.
+    """
 
     power: np.ndarray
     shape: tuple[int, int]
@@ -127,6 +131,7 @@ class Tiles:
         image: np.ndarray,
         weight: np.ndarray | None = None,
         most: int = MOST_TILES,
+        top: float = 0.5,
         crew: Crew | None = None,
     ) -> Periodograms:
         """Measure the power of `image` in up to `most` tiles.
@@ -140,6 +145,8 @@ class Tiles:
             pixel of weight 1.
         most : int
             Number of tiles.
+        top : float
+            Frequency (1/px) beyond which nothing will be read.
         crew : Crew, optional
             Threads that share them.
 
@@ -150,7 +157,9 @@ class Tiles:
         tiles = list(zip(self.corners, self.tapers, strict=True))[:most]
         tiles = [(corner, taper) for corner, taper in tiles if taper.area]
         kind = np.result_type(image.dtype, np.float32)
-        powers = np.empty((len(tiles), self.shape[0], self.shape[1] // 2 + 1), kind)
+        reach = top + _ring_width(self.shape)  # so that the last ring is whole
+        n_modes = min(self.shape[1] // 2, int(np.ceil(reach * self.shape[1]))) + 1
+        powers = np.empty((len(tiles), self.shape[0], n_modes), kind)
 
         def measure(lo: int, hi: int) -> None:
             for k in range(lo, hi):
@@ -161,7 +170,8 @@ class Tiles:
                 tapered = part * taper.values
                 mean = tapered.dtype.type(np.sum(tapered) / taper.area)
                 tapered -= mean * taper.values
-                modes = fft.rfft2(tapered, overwrite_x=True)
+                along_x = fft.rfft(tapered, axis=1, overwrite_x=True)[:, :n_modes]
+                modes = fft.fft(np.ascontiguousarray(along_x), axis=0, overwrite_x=True)
                 np.square(modes.real, out=powers[k])
                 powers[k] += np.square(modes.imag)
                 powers[k] /= taper.square
@@ -178,17 +188,21 @@ def _tile(corner: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice
 
 
 @lru_cache(maxsize=4)
-def _wave_numbers(shape: tuple[int, int]) -> np.ndarray:
-    """Length of the wave vector (rad/px) of every mode."""
-    fy, fx = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :]
+def _wave_numbers(shape: tuple[int, int], n_modes: int) -> np.ndarray:
+    """Length of the wave vector (rad/px) of every mode, the first `n_modes` along x."""
+    fy, fx = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :n_modes]
     return (2 * np.pi * np.hypot(fy, fx)).astype(np.float32)
 
 
+def _ring_width(shape: tuple[int, int]) -> float:
+    return max(2.0 / min(shape), 0.004)
+
+
 @lru_cache(maxsize=4)
-def _rings(shape: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray]:
+def _rings(shape: tuple[int, int], n_modes: int) -> tuple[float, np.ndarray, np.ndarray]:
     """Width of the rings, modes sorted by ring, and where each ring begins."""
-    f = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :])
-    width = max(1.0 / min(shape) * 2, 0.004)
+    f = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :n_modes])
+    width = _ring_width(shape)
     ring = (f / width).astype(np.int64).ravel()
     order = np.argsort(ring, kind="stable")
     return width, order, np.searchsorted(ring[order], np.arange(int(0.5 / width) + 1))
@@ -212,7 +226,7 @@ def ring_medians(
         Ring centres in 1/px and the noise power (median of each ring over ln 2, because the
         power of noise is exponentially distributed).
     """
-    width, order, bounds = _rings(periodograms.shape)
+    width, order, bounds = _rings(periodograms.shape, periodograms.power.shape[2])
     flat = periodograms.power.reshape(len(periodograms.power), -1)
     centres, values = [], []
     for k in range(max(1, int(band[0] / width)), min(len(bounds) - 1, int(band[1] / width) + 1)):
@@ -380,7 +394,7 @@ def misfit_ratio(
     float
         1 when model and noise explain the image; above 1 for misfit.
     """
-    k = _wave_numbers(periodograms.shape)
+    k = _wave_numbers(periodograms.shape, periodograms.power.shape[2])
     band = (k * sigma_px > 0.3) & (k * sigma_px < NOISE_BAND[0])
     expected = noise.level / k[band] ** 2 if noise.kind == "idpc" else noise.level
     power = np.mean(periodograms.power[:, band] / expected)

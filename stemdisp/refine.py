@@ -190,14 +190,8 @@ def _with_prior(
     outside = 1.0 - seen_weight(problem, state, NO_WEIGHT)[:, 4] > OUTSIDE
     if scaled.usable.size:
         outside |= 1.0 - seen_weight(problem, state, scaled.usable)[:, 4] > MASKED
-    typical = np.array(
-        [
-            middle(state.volume[(problem.kind == k) & ~outside])
-            if np.any((problem.kind == k) & ~outside)
-            else 0.0
-            for k in range(problem.kind.max() + 1)
-        ]
-    )
+    kinds = [(problem.kind == k) & ~outside for k in range(problem.kind.max() + 1)]
+    typical = np.array([middle(state.volume[k]) if k.any() else 0.0 for k in kinds])
     # With its position free, a column of no intensity would settle on whatever noise or
     # neighbour's flank fits best, and its intensity would be biased: hold it on its site.
     faint = state.volume < 5.0 * np.sqrt(level * 4 * np.pi) * state.sigma * (
@@ -205,9 +199,10 @@ def _with_prior(
     )
     # For want of its own intensity it may have slipped under a neighbour: start from its site.
     home = problem.start
-    away = np.hypot(*(state.xy - home).T) * scale
-    apart = problem.near.nearest(state.columns) * scale
-    faint |= (away > MOVED_A) & (apart < SLIPPED_A) & ~np.isin(problem.kind, problem.nuisance)
+    away = np.hypot(*(state.xy - home).T) * scale > MOVED_A
+    if away.any():
+        apart = problem.near.nearest(state.columns) * scale
+        faint |= away & (apart < SLIPPED_A) & ~np.isin(problem.kind, problem.nuisance)
     spread = np.where(faint, FAINT_PRIOR_A, POSITION_PRIOR_A) / scale
     problem = replace(
         problem,
@@ -275,9 +270,10 @@ class _Noise:
         sigma = middle(state.sigma)
         weight = problem.weight if problem.pixel_weights else None
         residual = problem.scratch if state.shown else residual_image(problem, state)[0]
-        powers = self.tiles.periodograms(residual, weight, most, problem.crew)
+        band = noise_band(sigma)
+        powers = self.tiles.periodograms(residual, weight, most, band[1], problem.crew)
         if self.psd is None:
-            freq, power = ring_medians(powers, noise_band(sigma))
+            freq, power = ring_medians(powers, band)
             source = "residual"
         else:
             freq, power = self.psd[0], self.psd[1] / unit**2

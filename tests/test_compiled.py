@@ -24,11 +24,11 @@ as_root = pytest.mark.skipif(
 # One small compiled loop; prints its result and how often its code was found.
 LOOP = """
 import numpy as np
-from stemdisp._pairs import multiply_rows
-out = np.zeros((2, 4))
-blocks = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
-multiply_rows(0, 2, np.array([0, 2, 3]), np.array([0, 1, 1]), blocks, np.ones((2, 4)), out)
-stats = multiply_rows.stats
+from stemdisp._pairs import closer_pairs
+at, out = np.zeros((2, 3), np.int64)
+columns, nearest = np.arange(8.0).reshape(2, 4), np.zeros(2)
+closer_pairs(np.array([0, 2, 3]), np.array([0, 1, 1]), columns, 9.0, at, out, nearest)
+stats = closer_pairs.stats
 print(out.tobytes().hex(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 

@@ -180,6 +180,22 @@ def test_weights_are_divided_out():
     assert level == pytest.approx(0.01, rel=0.05)
 
 
+@pytest.mark.parametrize("size", [SIZE, (129, 131)])
+def test_a_part_of_the_frequencies_is_what_the_whole_says_there(size):
+    image = noise("idpc", 0.02, seed=4, size=size).astype(np.float32)
+    tiles, top = Tiles.choose(size), 0.2
+    whole, part = tiles.periodograms(image), tiles.periodograms(image, top=top)
+    n_modes = part.power.shape[2]
+    assert top * size[1] < n_modes < 0.5 * whole.power.shape[2]
+    # single precision, of the strongest mode
+    np.testing.assert_allclose(
+        part.power, whole.power[:, :, :n_modes], rtol=1e-4, atol=1e-6 * whole.power.max()
+    )
+    band = (0.05, top)
+    for one, other in zip(ring_medians(part, band), ring_medians(whole, band), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("offset", "counts"), [(0.0, True), (3.0, False)])
 def test_noise_of_counts_follows_the_signal(offset, counts):
     rng = np.random.default_rng(9)

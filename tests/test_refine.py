@@ -365,6 +365,22 @@ def test_a_lazy_signal_is_computed_frame_by_frame(small):
         refine_columns(signal, seeds(truth), noise="idpc")
 
 
+@pytest.mark.parametrize(("noise", "slope"), [("idpc", -2.0), ("white", 0.0)])
+def test_the_spectrum_of_the_residual_is_that_of_the_noise(small, noise, slope):
+    truth, image = small
+    noisy_image = noisy(np.random.default_rng(5), image, noise)
+    known = fit(noisy_image, seeds(truth), noise).attrs["fit"]
+    frequency, power = known.spectrum()
+    fast = (frequency > 0.15) & (frequency < 0.45)  # where no column takes any of it
+    assert np.polyfit(np.log(frequency[fast]), np.log(power[fast]), 1)[0] == pytest.approx(
+        slope, abs=0.2
+    )
+    k2 = (2 * np.pi * frequency[fast]) ** 2 if noise == "idpc" else 1.0
+    assert np.mean(power[fast] * k2) == pytest.approx(known.noise.level, rel=0.1)
+    brighter = fit(10 * noisy_image, seeds(truth), noise).attrs["fit"]
+    np.testing.assert_allclose(brighter.spectrum()[1], 100 * power, rtol=1e-3)
+
+
 def test_units_follow_the_pixel_size(small):
     truth, image = small
     square = fit(image, seeds(truth), "idpc")
