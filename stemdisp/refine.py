@@ -41,7 +41,11 @@ SLIPPED_A = 0.8  # columns are never closer; one that is has no peak of its own
 # assumed to be that of its kind. Around a hole its flanks still tell.
 OUTSIDE, MASKED = 0.3, 0.6
 TOLERANCE_A = 3e-4
-SETTLED = 0.1  # widths of a column: this near to its peak any metric will lead it there
+# Widths of a column that may be left to go where drawing-in ends, for a fit of all parameters and
+# for one on the same blocks of pixels: in the metric of iDPC a peak still pulls from 2.8 widths
+# (`_pairs._pair`: 4 - t changes its sign there).
+SETTLED, WITHIN = 0.2, 1.4
+MOST_STEP = 0.3  # widths by which columns may go in a step while they are not near their peaks
 SAME_LEVEL = 0.3  # change of the noise level that by itself calls for no further steps
 
 
@@ -223,16 +227,15 @@ def _draw_in(problem: Problem, state: State, *, widths: bool) -> State:
     Widths are held at first, and freed at the end where `widths` is true; where they are not, what
     follows is another fit on the same pixels, which needs no more than to be in its basin.
     """
-    rough = SETTLED * middle(state.sigma)
-    near = 2 if widths else 8
+    left = (SETTLED if widths else WITHIN) * middle(state.sigma)
     for free, steps in ((False, 3), (True, 6))[: 2 if widths else 1]:
         state = _joint.iterate(
             replace(problem, free_widths=free),
             state,
             max_iterations=steps,
-            tolerance=near * rough,
+            tolerance=left,
             negligible=0.3,
-            max_step=0.3,
+            max_step=MOST_STEP,
             solved=0.1,
         )
     return replace(state, shown=False)
@@ -337,7 +340,7 @@ def _roughly(
     level, _, _ = rough.level(coarse, drawn, scaled.unit, most=1)
     coarse, drawn = _weighted(coarse, drawn, level, small)
     drawn = _joint.iterate(
-        coarse, drawn, max_iterations=8, tolerance=0.0, negligible=0.8, max_step=0.2
+        coarse, drawn, max_iterations=8, tolerance=0.0, negligible=0.8, max_step=MOST_STEP
     )
     state = back(drawn, state, problem, block)
     # Noise that is white between pixels is less in their means; that of a gradient is not.
