@@ -239,3 +239,23 @@ def test_adapters_need_nothing_of_stemdisp():
     assert done.stdout.strip() == "False"
     for name in others:
         assert "stemdisp" not in (environments.ADAPTERS / name).read_text(encoding="utf-8")
+
+
+def test_the_time_of_a_quick_fit_is_not_a_multiple_of_the_clock_s_ticks():
+    code = (
+        f"import sys; sys.path.insert(0, {str(environments.ADAPTERS)!r}); import protocol, json; "
+    )
+    code += "print([protocol.typical(times) for times in json.load(sys.stdin)])"
+    begin, tick, true = np.random.default_rng(0).uniform(0, 4, 50), 4.0, 57.3
+    ticks = tick * (np.floor((begin + true) / tick) - np.floor(begin / tick))
+    ticks[:2] += 100.0  # the first ones are slow
+    cases = [list(ticks), [3.5], [2.0, 1.0], [9.0, 1.0, 2.0, 3.0]]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(cases), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    quick, *few = json.loads(done.stdout)
+    assert (
+        quick == pytest.approx(true, rel=0.015) and abs(np.median(ticks) - true) > 0.02 * true / 2
+    )
+    assert few == [3.5, 1.5, 2.5]
