@@ -249,7 +249,7 @@ def test_the_time_of_a_quick_fit_is_not_a_multiple_of_the_clock_s_ticks():
     begin, tick, true = np.random.default_rng(0).uniform(0, 4, 50), 4.0, 57.3
     ticks = tick * (np.floor((begin + true) / tick) - np.floor(begin / tick))
     ticks[:2] += 100.0  # the first ones are slow
-    cases = [list(ticks), [3.5], [2.0, 1.0], [9.0, 1.0, 2.0, 3.0]]
+    cases = [list(ticks), [3.5], [2.0, 1.0], [9.0, 1.0, 2.0]]
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps(cases), capture_output=True, text=True, check=True,
@@ -258,4 +258,4 @@ def test_the_time_of_a_quick_fit_is_not_a_multiple_of_the_clock_s_ticks():
     assert (
         quick == pytest.approx(true, rel=0.015) and abs(np.median(ticks) - true) > 0.02 * true / 2
     )
-    assert few == [3.5, 1.5, 2.5]
+    assert few == [3.5, 1.5, 2.0]

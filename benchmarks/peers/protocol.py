@@ -77,12 +77,12 @@ def measure(fit: Fit, scene: SimpleNamespace, packages: Sequence[str]) -> dict:
 
 
 def typical(seconds: Sequence[float]) -> float:
-    """Give the mean of the middle half.
+    """Give the mean without the tenths at both ends; of three, the middle.
 
     Where the processor time of a process is limited, systems count it in ticks of some
     milliseconds, and the median of a quick fit would be a multiple of those.
     """
-    cut = len(seconds) // 4
+    cut = max(len(seconds) // 10, int(len(seconds) > 2))
     return fmean(sorted(seconds)[cut : len(seconds) - cut])
 
 
