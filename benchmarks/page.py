@@ -32,8 +32,8 @@ circular Gaussians, the model of every fit here; real ones will raise all ratios
 Each fit runs in a fresh process, on one core, with one thread, in an environment of its own. The
 libraries are loaded and a small image is fitted first; then the time is processor time of the fit
 alone (mean of up to 50 runs, if they are short, without the tenths at both ends; of three the
-middle). One fit may take {limit}. What would take longer is not run, and the time in brackets is what the rate of the largest image that
-ran predicts.
+middle). One fit may take {limit}. What would take longer is not run, and the time in brackets is
+what the rate of the largest image that ran predicts.
 
 | fit | what it was given |
 |---|---|
