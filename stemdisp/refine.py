@@ -274,7 +274,7 @@ class _Noise:
         weight = problem.weight if problem.pixel_weights else None
         residual = problem.scratch if state.shown else residual_image(problem, state)[0]
         band = noise_band(sigma)
-        powers = self.tiles.periodograms(residual, weight, most, band[1], problem.crew)
+        powers = self.tiles.periodograms(residual, weight, most, top=band[1], crew=problem.crew)
         if self.psd is None:
             freq, power = ring_medians(powers, band)
             source = "residual"

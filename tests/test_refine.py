@@ -29,6 +29,21 @@ def test_overlapping_columns_are_recovered_without_noise(small, noise):
     assert np.hypot(truth["x_px"] - truth["site_x"], 0).max() * PIXEL_A > 0.1
 
 
+def test_far_starts_are_drawn_in_first():
+    """On pixels that are fine enough for blocks; in the metric of iDPC alone it takes longer."""
+    rng, size, pixel = np.random.default_rng(7), (320, 320), 0.1
+    truth = lattice(rng, size=size, pixel=pixel)
+    image = noisy(rng, draw(truth, size=size, pixel=pixel), "idpc")
+    off = rng.uniform(0, 2 * np.pi, len(truth))
+    far = truth[["species"]].assign(
+        x_px=truth["x_px"] + 0.3 / pixel * np.cos(off),
+        y_px=truth["y_px"] + 0.3 / pixel * np.sin(off),
+    )
+    fitted = refine_columns(image, far, pixel_size=pixel, noise="idpc")
+    assert not (fitted["quality"] & int(Quality.NOT_CONVERGED)).any()
+    assert fitted.attrs["fit"].iterations <= 10  # 8; 12 after a single step of drawing in
+
+
 def test_a_slow_background_moves_nothing(small):
     truth, image = small
     y, x = np.mgrid[: image.shape[0], : image.shape[1]] / 160
@@ -384,6 +399,8 @@ def test_the_residual_of_the_last_step_serves_the_noise(small, noise, monkeypatc
 
     monkeypatch.setattr(refine._Noise, "level", listen)
     noisy_image = noisy(np.random.default_rng(6), image, noise)
+    fit(noisy_image, seeds(truth), noise, max_iterations=1)
+    assert not seen  # that step was long
     near = fit(noisy_image, seeds(truth), noise)
     seen.clear()
     used = fit(noisy_image, near, noise).attrs["fit"].noise.level
