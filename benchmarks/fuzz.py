@@ -34,8 +34,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 MARKS = ("<!-- fuzz: begin -->", "<!-- fuzz: end -->")
 # Their loops are compiled from bytecode, which must stay as it is.
 _COMPILED = [
-    f"stemdisp.{name}"
-    for name in ("_kernels", "_pairs", "_summed", "_ellipse", "_steps", "_render")
+    f"stemdisp._{name}"
+    for name in "conjugate ellipse kernels pairs render small steps summed windows".split()
 ]
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
 _SPANS = re.compile(rb"[\w.+-]+|[\"'][^\"'\n]*[\"']|\s+|.", re.DOTALL)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from scipy import linalg, sparse
 from scipy.interpolate import BSpline
 
+from stemdisp._kernels import sum_blocks
 from stemdisp._threads import Crew
 
 MOST_PIECES = 40
-ROWS = 32  # of blocks that are summed in one go
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,23 +152,15 @@ def _firm(gram: np.ndarray) -> np.ndarray:
 
 def block_sums(image: np.ndarray, block: int, crew: Crew | None = None) -> np.ndarray:
     """Sum over blocks of `block` x `block` px; the last ones may be smaller."""
-    out = np.empty([-(-n // block) for n in image.shape], np.float32)
-
-    def add(lo: int, hi: int) -> None:
-        # Some rows at a time: they stay in the cache.
-        for begin in range(lo, hi, ROWS):
-            end = min(begin + ROWS, hi)
-            rows = np.zeros((end - begin, image.shape[1]), np.float32)
-            for k in range(block):
-                part = image[begin * block + k : end * block : block]
-                rows[: len(part)] += part
-            out[begin:end] = 0
-            for k in range(block):
-                part = rows[:, k::block]
-                out[begin:end, : part.shape[1]] += part
-
+    ny, nx = image.shape
+    out = np.empty((-(-ny // block), -(-nx // block)), np.float32)
+    image = np.asarray(image, np.float32)
+    if image.strides[1] != image.itemsize or image.strides[0] < 0:
+        image = np.ascontiguousarray(image)
+    gap = image.strides[0] // image.itemsize
+    flat = as_strided(image, ((ny - 1) * gap + nx,), (image.itemsize,))
     if crew is None:
-        add(0, len(out))
+        sum_blocks(0, len(out), flat, gap, ny, nx, block, out)
     else:
-        crew.share(add, len(out))
+        crew.share(sum_blocks, len(out), flat, gap, ny, nx, block, out)
     return out

@@ -54,6 +54,27 @@ def seen_inside(
     return out
 
 
+def outside(
+    columns: np.ndarray,
+    shape: tuple[int, int],
+    *,
+    step: tuple[float, float],
+    reach: float,
+    share: float,
+) -> np.ndarray:
+    """Tell the columns that have more than a `share` of themselves beyond the border; bool (n,).
+
+    A share that one whole width on either side of the border can decide: of a column with its
+    middle further inside, in a corner, 0.29 is lost.
+    """
+    last = (np.array(shape)[::-1] - 1) * step
+    xy, room = columns[:, 1:3], columns[:, 3:4]
+    out = np.any((xy < room) | (xy > last - room), axis=1)
+    seen = seen_inside(columns[out], shape, step=step, reach=reach, order=0)
+    out[out] = 1.0 - seen[:, 4] > share
+    return out
+
+
 def _sums(
     centre: np.ndarray, width: np.ndarray, step: float, n: int, reach: float
 ) -> dict[str, dict[str, list[np.ndarray]]]:

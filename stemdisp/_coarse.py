@@ -7,10 +7,12 @@ pixels wide, and a step on them costs a fraction.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from stemdisp._background import Background, block_sums
+from stemdisp._memory import image_room
 from stemdisp._model import Problem, State, Strips
 from stemdisp._start import Scaled
 from stemdisp._threads import Crew
@@ -58,9 +60,9 @@ def coarsen(problem: Problem, state: State, coarse: Scaled, block: int) -> tuple
         weight=coarse.usable,
         background=background,
         strips=Strips(strips.order, strips.first, strips.height // block),
-        scratch=np.empty_like(coarse.image),
+        scratch=image_room(coarse.image.shape, apart=True),
         start=start,
-        under=background.under(*(start / problem.step).T),
+        under=cache(lambda: background.under(*(start / problem.step).T)),
         leash=problem.leash / block,
         width_bounds=(float(_widened(low, block)), float(_widened(high, block))),
         expected=problem.expected / block**2,
@@ -99,6 +101,8 @@ def back(drawn: State, state: State, problem: Problem, block: int) -> State:
         coefficients=coefficients,
         shape=drawn.shape,
         iterations=drawn.iterations,
+        pace=drawn.pace,
+        solved=None,
     )
 
 

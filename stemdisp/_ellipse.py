@@ -44,9 +44,9 @@ def _line(out, start, stop, step, centre, s):
 
 
 @compiled
-def subtract_ellipses(lo, hi, columns, kind, shape, first, height, reach, ax, ay, weight, out):
+def subtract_ellipses(lo, hi, nx, columns, kind, shape, first, height, reach, ax, ay, weight, out):
     """Take the difference between ellipses and circles off the strips `lo` to `hi` of `out`."""
-    ny, nx = out.shape
+    ny = out.shape[0]
     n_strips = first.size - 1
     ex, ey, line = np.empty(nx, np.float32), np.empty(ny, np.float32), np.empty(nx, np.float32)
     for strip in range(lo, hi):
@@ -54,7 +54,7 @@ def subtract_ellipses(lo, hi, columns, kind, shape, first, height, reach, ax, ay
         for c in range(first[max(strip - 1, 0)], first[min(strip + 2, n_strips)]):
             p, q = shape[kind[c], 0], shape[kind[c], 1]
             v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
-            x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (row0, row1), nx)
+            x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (row0, row1), nx, nx)
             if x1 == x0 or (p == 0.0 and q == 0.0):
                 continue
             _line(ex, x0, x1, ax, x, s)
@@ -75,17 +75,17 @@ def subtract_ellipses(lo, hi, columns, kind, shape, first, height, reach, ax, ay
 
 
 @compiled
-def project_ellipses(lo, hi, residual, weight, columns, first, reach, order, ax, ay, out):
+def project_ellipses(lo, hi, residual, nx, weight, columns, first, reach, order, ax, ay, out):
     """Write <weighted derivative of column by p and q, residual> to `out` (n, 4), and their norms.
 
     The derivatives are ``V g (u^2 - w^2) / 2`` and ``V g u w``; minus their Laplacians have the
     further factor ``(6 - t) / s^2``.
     """
-    ny, nx = residual.shape
+    ny = residual.shape[0]
     ex, ey = np.empty(nx, np.float32), np.empty(ny, np.float32)
     for c in range(first[lo], first[hi]):
         v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
-        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx)
+        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
         gp, gq, np_, nq = 0.0, 0.0, 0.0, 0.0
         if x1 > x0:
             _line(ex, x0, x1, ax, x, s)
@@ -110,8 +110,8 @@ def take_off(problem: Problem, state: State, residual: np.ndarray) -> None:
     """Make a residual of round columns one of ellipses."""
     strips = problem.strips
     problem.crew.share(
-        subtract_ellipses, strips.count, state.columns, problem.kind, state.shape, strips.first,
-        strips.height, RENDERED, *problem.step, problem.weight, residual,
+        subtract_ellipses, strips.count, problem.image.shape[1], state.columns, problem.kind,
+        state.shape, strips.first, strips.height, RENDERED, *problem.step, problem.weight, residual,
     )  # fmt: skip
 
 
@@ -123,8 +123,8 @@ def improve(problem: Problem, state: State, residual: np.ndarray, held: np.ndarr
     sums = np.empty((len(state.columns), 4))
     strips = problem.strips
     problem.crew.share(
-        project_ellipses, strips.count, residual, problem.weight, state.columns, strips.first,
-        REACH, problem.order, *problem.step, sums,
+        project_ellipses, strips.count, residual, problem.image.shape[1], problem.weight,
+        state.columns, strips.first, REACH, problem.order, *problem.step, sums,
     )  # fmt: skip
     shape = state.shape.copy()
     for kind in range(len(shape)):

@@ -15,7 +15,7 @@ from scipy import linalg, sparse
 
 from stemdisp import _kernels
 from stemdisp._medians import middle, middles
-from stemdisp._model import REACH, Problem, State, residual_image, seen_weight
+from stemdisp._model import REACH, UNKNOWN_PACE, Problem, State, residual_image, seen_weight
 from stemdisp._pairs import normal_rows
 from stemdisp._steps import Brake, move_columns
 from stemdisp._summed import summed_pairs
@@ -35,6 +35,7 @@ FAINT = 4.0  # standard errors of intensity below which steps in position are he
 NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may stay
 RATIOS = (0.1, 0.9)  # of steps that follow each other; smaller ones are luck
 SOLVED = 0.02  # residual of a step's linear system: steps correct what earlier ones left
+KNOWN = 0.005  # the same, beyond which the covariance needs equations of its own
 SAME = 0.05  # rms change, in widths and intensities, that leaves the normal equations as they are
 SHAPE_CHANGE = 1e-3  # of an ellipse, below which it is at rest
 WIDTH_SPREAD = 0.15  # by which widths of one kind may differ where the image does not say
@@ -63,7 +64,8 @@ def iterate(
     state = replace(state, columns=columns, shown=False)
     stage, matters = _Stage.begin(problem, state), _matters(problem, state)
     least = (tolerance, negligible)
-    before, former, left, shown = 0.0, 0.0, np.full(len(columns), np.inf), False
+    before, former, pace, steady = 0.0, 0.0, state.pace, UNKNOWN_PACE
+    left, shown = np.full(len(columns), np.inf), False
     for _ in range(max_iterations):
         new, moved = stage.advance(state, max_step, solved, least)
         if not (np.isfinite(new.columns).all() and np.isfinite(new.coefficients).all()):
@@ -73,16 +75,18 @@ def iterate(
         longest = np.max(moved, where=matters, initial=0.0)
         # Steps shrink in proportion: what is left to go is the sum of those that would follow.
         # One that is much shorter than the last may be luck, so the ratio before it counts too.
-        last = longest / before if before else 0.5
-        ratio = np.clip(max(last, np.sqrt(last * former)), *RATIOS)
-        former = last if before else 0.0
-        left = moved * ratio / (1 - ratio)
+        # (Of a first step the one before may have been taken on coarser pixels.)
+        if before:
+            last = longest / before
+            pace = float(np.clip(max(last, np.sqrt(last * former)), *RATIOS))
+            steady, former = pace if former else UNKNOWN_PACE, last
+        left = moved * pace / (1 - pace)
         if before and longest > 2 * before:
             stage.recover()
         before, shown = longest, still and float(np.max(moved)) < 1.0
-        if still and longest * ratio / (1 - ratio) < 1.0:
+        if still and longest * pace / (1 - pace) < 1.0:
             break
-    return replace(state, converged=left < 10.0, shown=shown)
+    return replace(state, converged=left < 10.0, shown=shown, pace=steady, solved=stage.solved())
 
 
 @dataclass(eq=False)
@@ -121,7 +125,8 @@ class _Stage:
         problem.crew.share(
             _kernels.project_columns,
             problem.strips.count,
-            residual,
+            problem.scratch,
+            residual.shape[1],
             state.columns,
             problem.strips.first,
             REACH,
@@ -149,10 +154,6 @@ class _Stage:
         self.seen = replace(self.seen, pairs=self.seen.pairs[:0])
         self.assembled = None
 
-    def _unit(self, state: State) -> np.ndarray:
-        """Factor (n,) that turns the intensity of a column into widths: both count alike then."""
-        return state.sigma / np.maximum(np.abs(self.problem.expected), 1e-12)
-
     def _reshape(self, state: State, residual: np.ndarray) -> np.ndarray:
         """Take a step in how elliptical columns are, unless their widths are held."""
         from stemdisp._ellipse import improve
@@ -166,10 +167,7 @@ class _Stage:
     def _system(self, state: State) -> System:
         """Assemble the normal equations, unless nothing has moved that would change them."""
         if self.assembled is not None and self.system is not None:
-            change = state.columns - self.assembled
-            change[:, 0] *= self._unit(state)
-            change /= state.sigma[:, None]
-            if np.max(np.mean(change**2, axis=0)) < SAME**2:
+            if changed(self.problem, state, self.assembled) < SAME:
                 return self.system
         if state.sigma.max() > 1.1 * self.widest:
             self.near, self.widest = see(self.problem, state), float(state.sigma.max())
@@ -177,6 +175,15 @@ class _Stage:
         self.system = assemble(self.problem, state, self.near, self.held, self.seen)
         self.assembled = state.columns
         return self.system
+
+    def solved(self) -> tuple[System, np.ndarray] | None:
+        """Give the last normal equations, and the columns (n, 4) to which they belong.
+
+        Unless they hold sums over pixels, taken when columns were elsewhere.
+        """
+        if self.system is None or self.assembled is None or self.seen.pairs.size:
+            return None
+        return self.system, self.assembled
 
     def _right_side(
         self, gradient: np.ndarray, inner: np.ndarray, state: State
@@ -234,6 +241,40 @@ class _Stage:
         ), moved
 
 
+def changed(problem: Problem, state: State, columns: np.ndarray) -> float:
+    """Tell how far columns have come from (n, 4): rms in widths, and in intensities."""
+    change = state.columns - columns
+    change[:, 0] *= _unit(problem, state)
+    change /= state.sigma[:, None]
+    return float(np.sqrt(np.max(np.mean(change**2, axis=0))))
+
+
+def _unit(problem: Problem, state: State) -> np.ndarray:
+    """Factor (n,) that turns the intensity of a column into widths: both count alike then."""
+    return state.sigma / np.maximum(np.abs(problem.expected), 1e-12)
+
+
+def priors(problem: Problem, state: State) -> np.ndarray:
+    """Information (n, 4) on V, x, y, s of columns that does not come from the image."""
+    out = np.zeros((len(state.columns), 4))
+    out[:, 1] = out[:, 2] = problem.prior
+    if problem.own_widths:
+        out[:, 3] = _width_prior(problem, state)
+    return out
+
+
+def information(problem: Problem, state: State) -> System:
+    """Give the normal equations: those of the last step, if hardly anything has moved since."""
+    if state.solved is not None:
+        system, columns = state.solved
+        if changed(problem, state, columns) < KNOWN:
+            return system
+    near = see(problem, state)
+    return assemble(
+        problem, state, near, held_widths(problem, state), Seen.by(problem, state, near)
+    )
+
+
 def see(problem: Problem, state: State) -> Neighbours:
     """List the pairs of columns that overlap."""
     return problem.near.closer(state.columns, PAIR_REACH * np.sqrt(2) * float(state.sigma.max()))
@@ -269,7 +310,7 @@ class Seen:
         seen = seen_weight(problem, state, problem.weight)
         root, basis = np.sqrt(np.maximum(seen[:, :4], LEAST_SEEN)), None
         if problem.order == 0:
-            basis = problem.under.copy()
+            basis = problem.under().copy()
             basis.data *= np.repeat(seen[:, 4], 16)
         pairs = np.empty((0, 4, 4), np.float32)
         if problem.weight.size and problem.order == 0 and problem.free_widths:
@@ -298,38 +339,31 @@ def assemble(
     near: Neighbours,
     held: np.ndarray,
     seen: Seen,
-    *,
-    damped: bool = True,
 ) -> System:
-    """Build the normal equations at the present parameters; undamped, it is the information."""
+    """Build the normal equations at the present parameters."""
     n, group = len(state.columns), groups(problem)
-    blocks = np.empty((len(near.indices), 4, 4), np.float32)
+    blocks = problem.tiles[: len(near.indices)]
     inverse = np.empty((n, 4, 4), np.float32)
     border, corner = np.empty((n, 4, len(held))), np.empty((n, len(held)))
     response = np.empty_like(border)
-    extra = np.zeros((n, 4))
-    extra[:, 1] = extra[:, 2] = problem.prior
-    hold = np.zeros(n)
-    if damped:
-        # A column of nearly no intensity says nothing about its position: steps must not
-        # follow noise.
-        extra[:, 1:3] += (FAINT**2 * problem.level / (2 * state.sigma**2))[:, None]
-        hold = np.where(problem.frozen, FREEZE, DAMPING)
-    if problem.own_widths:
-        extra[:, 3] = _width_prior(problem, state)
+    hold, damping = np.empty((n, 2)), np.empty((n, 4), np.float32)
+    hold[:, 0] = np.where(problem.frozen, FREEZE, DAMPING)
+    # A column of nearly no intensity says nothing about its position: steps must not follow noise.
+    hold[:, 1] = FAINT**2 * problem.level / (2 * state.sigma**2)
     problem.crew.share(
         normal_rows,
         n,
         near.indptr,
         near.indices,
         state.columns,
-        seen.root,
+        _factors(state, seen.root),
         seen.pairs,
         group,
-        extra,
+        priors(problem, state),
         hold,
         problem.order,
         blocks,
+        damping,
         inverse,
         border,
         corner,
@@ -349,6 +383,7 @@ def assemble(
     return System(
         near,
         blocks,
+        damping,
         inverse,
         border,
         response,
@@ -359,13 +394,23 @@ def assemble(
     )
 
 
+def _factors(state: State, root: np.ndarray) -> np.ndarray:
+    """Width, and what the derivatives by V, x, y, s are multiplied by (see `normal_rows`)."""
+    out = np.zeros((len(root), 8), np.float32)
+    out[:, 0] = state.sigma
+    out[:, 1:5] = root
+    out[:, 2:5] *= state.columns[:, :1]
+    out[:, 4] *= state.sigma
+    return out
+
+
 def _couple(
     shared: np.ndarray, problem: Problem, state: State, seen: Seen, held: np.ndarray
 ) -> None:
     """Write into `shared` how shared widths and the background depend on each other."""
     gain = state.volume * seen.wider / state.sigma
     for k in np.flatnonzero(~held):
-        part = problem.under.T @ np.where(groups(problem) == k, gain, 0.0)
+        part = problem.under().T @ np.where(groups(problem) == k, gain, 0.0)
         shared[k, len(held) :] = shared[len(held) :, k] = part
 
 

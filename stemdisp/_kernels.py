@@ -21,9 +21,11 @@ import math
 import numpy as np
 
 from stemdisp._compiled import compiled, inner
+from stemdisp._vectors import LANES, gaussian, load, ramp, spread, store, total
 
 SMALL, TERMS = 0.13, 10  # argument and terms with which a series of exp is good to 1e-16
-LANES = 8  # pixels that are added in one go
+WIDE = 2 * LANES  # pixels of a row that are worked on in one go
+U8 = np.uint64(LANES)
 
 
 @inner
@@ -76,11 +78,11 @@ def _lines(ex, ey, box, at, steps, s):
 
 
 @inner
-def _window(x, y, r, ax, ay, rows, nx):
+def _window(x, y, r, ax, ay, rows, nx, room):
     """Columns and rows of pixels within `r` of a point, in the rows ``[rows[0], rows[1])``.
 
-    Columns are widened to a multiple of LANES, where the image is that wide: loops over whole
-    vectors leave nothing to scalar code. All 0 for an empty window.
+    Columns are widened to whole pairs of vectors where there is `room` for them in a row, of
+    which `nx` are pixels. All 0 for an empty window.
     """
     y0 = max(rows[0], math.ceil((y - r) / ay))
     y1 = min(rows[1], math.floor((y + r) / ay) + 1)
@@ -88,29 +90,46 @@ def _window(x, y, r, ax, ay, rows, nx):
     x1 = min(nx, math.floor((x + r) / ax) + 1)
     if x1 <= x0 or y1 <= y0:
         return 0, 0, 0, 0
-    width = min((x1 - x0 + LANES - 1) // LANES * LANES, nx)
-    x0 = min(x0, nx - width)
+    width = min((x1 - x0 + WIDE - 1) // WIDE * WIDE, room)
+    x0 = min(x0, room - width)
     return x0, x0 + width, y0, y1
 
 
 @inner
-def _subtract_columns(out, columns, lo, hi, rows, reach, ax, ay, ex, ey):
+def _line(out, n, start, step, s, factor):
+    """Fill `n` places of `out`, whole vectors, with a Gaussian of width s times a factor.
+
+    The first stands at the distance `start` from its middle, the others a `step` further each.
+    """
+    scale = 1.0 / s
+    peak, ahead = spread(np.float32(factor)), np.float32(step * scale)
+    for i in range(0, n, LANES):
+        u = ramp(np.float32((start + i * step) * scale), ahead)
+        store(out, i, peak * gaussian(u * u))
+
+
+@inner
+def _subtract_columns(out, nx, columns, lo, hi, rows, reach, ax, ay, ex, ey):
     """Take columns `lo` to `hi` off some rows, within `reach` widths; `ex`, `ey` are used up."""
+    stride = np.uint64(out.shape[1])
+    flat = out.reshape(out.size)
     for c in range(lo, hi):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        box = _window(x, y, reach * s, ax, ay, rows, out.shape[1])
-        x0, x1, y0, y1 = box
+        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, rows, nx, out.shape[1])
         if x1 == x0:
             continue
-        px, py = _lines(ex, ey, box, (x, y), (ax, ay), s)
-        line = ex[px:]
-        peak = np.float32(columns[c, 0] / (2.0 * math.pi * s * s))
-        left = np.uint64(x0)
-        m = np.uint64(x1 - x0)
-        for j in range(y0, y1):
-            row, a = out[j], peak * ey[py + j - y0]
-            for i in range(m):
-                row[left + i] -= a * line[i]
+        _line(ex, x1 - x0, x0 * ax - x, ax, s, 1.0)
+        _line(ey, y1 - y0, y0 * ay - y, ay, s, columns[c, 0] / (2.0 * math.pi * s * s))
+        corner = np.uint64(y0) * stride + np.uint64(x0)
+        n = np.uint64(y1 - y0)
+        for i in range(0, x1 - x0, WIDE):
+            at = corner + np.uint64(i)
+            e0, e1 = load(ex, i), load(ex, i + LANES)
+            for j in range(n):
+                a = spread(ey[j])
+                store(flat, at, load(flat, at) - a * e0)
+                store(flat, at + U8, load(flat, at + U8) - a * e1)
+                at += stride
 
 
 @inner
@@ -147,14 +166,15 @@ def residual_strips(
 ):
     """Write (image - background - columns) * weight to `out`, and what the background sees of it.
 
-    `weight` (ny, nx), or (0, 0) for ones. `spline` is ``(edge_y, basis_y, edge_x, basis_x)`` of
+    `weight` (ny, nx), or (0, 0) for ones. `out` is as wide as a number of whole pairs of vectors,
+    and 0 beyond the image. `spline` is ``(edge_y, basis_y, edge_x, basis_x)`` of
     `Background`; `seen` (n_strips, n_ky, n_kx) receives the inner products of each strip.
     """
     edge_y, basis_y, edge_x, basis_x = spline
     ny, nx = image.shape
     n_strips = first.size - 1
     line = np.empty(coefficients.shape[1], np.float32)
-    ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
+    ex, ey = np.empty((2, max(nx, ny) + WIDE), np.float32)
     for strip in range(lo, hi):
         row0, row1 = strip * height, (strip + 1) * height if strip + 1 < n_strips else ny
         for p in range(edge_y.size - 1):
@@ -166,12 +186,14 @@ def residual_strips(
                     line[b] = value
                 _subtract_surface(out[j], image[j], edge_x, basis_x, line)
         begin, end = first[max(strip - 1, 0)], first[min(strip + 2, n_strips)]
-        _subtract_columns(out, columns, begin, end, (row0, row1), reach, ax, ay, ex, ey)
+        _subtract_columns(out, nx, columns, begin, end, (row0, row1), reach, ax, ay, ex, ey)
         for a in range(seen.shape[1]):
             for b in range(line.size):
                 seen[strip, a, b] = 0.0
         for p in range(edge_y.size - 1):
             for j in range(max(row0, int(edge_y[p])), min(row1, int(edge_y[p + 1]))):
+                for i in range(nx, out.shape[1]):
+                    out[j, i] = 0.0
                 if weight.size > 0:
                     here, factor = out[j], weight[j]
                     for i in range(nx):
@@ -183,92 +205,84 @@ def residual_strips(
 
 
 @inner
-def _tabulate(table, m, ex, x0, ax, x, s, order):
-    """Fill the factors along x of the derivatives of a column: powers of the distance u.
-
-    With ``t = u^2 + w^2``, the derivatives are the Gaussian times ``1, u, w, t - 2`` and, for
-    order 1, minus their Laplacians: times ``2 - t, (4 - t) u, (4 - t) w, -(t^2 - 8 t + 8)``.
-    """
+def _moments(out, n, start, step, s):
+    """Fill `n` places of the lines of `out` with a Gaussian times powers of the distance."""
     scale = 1.0 / s
-    for i in range(m):
-        e, u = ex[i], np.float32(((x0 + i) * ax - x) * scale)
-        if order == 0:
-            table[0, i], table[1, i], table[2, i] = e, e * u, e
-            table[3, i], table[4, i] = e * (u * u - np.float32(2)), e
-            table[5, i], table[6, i] = np.float32(0), np.float32(0)
-        else:
-            q = np.float32(4) - u * u
-            table[0, i], table[1, i], table[2, i] = e * (q - np.float32(2)), e * u * q, e * q
-            table[3, i], table[4, i] = e * (np.float32(8) - q * q), e * (q + q)
-            table[5, i], table[6, i] = e, e * u
-
-
-@inner
-def _project_rows(residual, rows, x0, m, f, t, sums):
-    """Add what four rows contribute to the four inner products of a column.
-
-    Columns of pixels are summed first: ``f[n, k]`` is the Gaussian along y times the n-th power
-    of the distance w of row k. The factors along x (`t`) follow in the same loop, so that
-    nothing is stored in between.
-    """
-    r0, r1, r2, r3 = residual[rows[0]], residual[rows[1]], residual[rows[2]], residual[rows[3]]
-    a0, a1, a2, a3 = f[0, 0], f[0, 1], f[0, 2], f[0, 3]
-    b0, b1, b2, b3 = f[1, 0], f[1, 1], f[1, 2], f[1, 3]
-    c0, c1, c2, c3 = f[2, 0], f[2, 1], f[2, 2], f[2, 3]
-    d0, d1, d2, d3 = f[3, 0], f[3, 1], f[3, 2], f[3, 3]
-    e0, e1, e2, e3 = f[4, 0], f[4, 1], f[4, 2], f[4, 3]
-    pv, px, py, ps = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for i in range(m):
-        p0, p1, p2, p3 = r0[x0 + i], r1[x0 + i], r2[x0 + i], r3[x0 + i]
-        a = a0 * p0 + a1 * p1 + a2 * p2 + a3 * p3
-        b = b0 * p0 + b1 * p1 + b2 * p2 + b3 * p3
-        c = c0 * p0 + c1 * p1 + c2 * p2 + c3 * p3
-        d = d0 * p0 + d1 * p1 + d2 * p2 + d3 * p3
-        e = e0 * p0 + e1 * p1 + e2 * p2 + e3 * p3
-        pv += t[0, i] * a - t[5, i] * c
-        px += t[1, i] * a - t[6, i] * c
-        py += t[2, i] * b - t[5, i] * d
-        ps += t[3, i] * a + t[4, i] * c - t[5, i] * e
-    sums[0] += pv
-    sums[1] += px
-    sums[2] += py
-    sums[3] += ps
+    ahead = np.float32(step * scale)
+    for i in range(0, n, LANES):
+        w = ramp(np.float32((start + i * step) * scale), ahead)
+        value = gaussian(w * w)
+        for k in range(5):
+            store(out[k], i, value)
+            value = value * w
 
 
 @compiled
-def project_columns(lo, hi, residual, columns, first, reach, order, ax, ay, out):
-    """Write <weighted derivative of column, residual> for V, x, y, s to `out` (n, 4)."""
-    ny, nx = residual.shape
-    ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
-    table = np.empty((7, nx), np.float32)
-    powers, sums = np.empty((5, 4), np.float32), np.empty(4, np.float32)
-    for c in range(first[lo], first[hi]):
-        v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
-        for k in range(4):
-            sums[k] = np.float32(0)
-        box = _window(x, y, reach * s, ax, ay, (0, ny), nx)
-        x0, x1, y0, y1 = box
-        m, py, scale = np.uint64(x1 - x0), 0, 1.0 / s
-        if x1 > x0:
-            px, py = _lines(ex, ey, box, (x, y), (ax, ay), s)
-            _tabulate(table, m, ex[px:], x0, ax, x, s, order)
-        last = y1 - 1
-        for j in range(y0, y1, 4):
-            for k in range(4):
-                w = np.float32(((j + k) * ay - y) * scale)
-                power = ey[py + j + k - y0] if j + k < y1 else np.float32(0)
-                for n in range(5):
-                    powers[n, k] = power
-                    power *= w
-            rows = (j, min(j + 1, last), min(j + 2, last), min(j + 3, last))
-            _project_rows(residual, rows, np.uint64(x0), m, powers, table, sums)
+def project_columns(lo, hi, residual, nx, columns, first, reach, order, ax, ay, out):
+    """Write <weighted derivative of column, residual> for V, x, y, s to `out` (n, 4).
+
+    With ``t = u^2 + w^2``, the derivatives are the Gaussian times ``1, u, w, t - 2`` and, for
+    order 1, minus their Laplacians: times ``2 - t, (4 - t) u, (4 - t) w, -(t^2 - 8 t + 8)``.
+    Columns of pixels are summed first, with the Gaussian along y times powers of w; what depends
+    on u follows once for each. `residual` is 0 beyond the `nx` columns of the image.
+    """
+    ny = residual.shape[0]
+    stride = np.uint64(residual.shape[1])
+    flat = residual.reshape(residual.size)
+    f = np.empty((5, ny + LANES), np.float32)
+    zero, two, four, eight = (
+        spread(np.float32(0)), spread(np.float32(2)), spread(np.float32(4)), spread(np.float32(8))
+    )  # fmt: skip
+    for k in range(first[lo], first[hi]):
+        v, x, y, s = columns[k, 0], columns[k, 1], columns[k, 2], columns[k, 3]
+        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx, residual.shape[1])
+        _moments(f, y1 - y0, y0 * ay - y, ay, s)
+        n = np.uint64(y1 - y0)
+        corner = np.uint64(y0) * stride + np.uint64(x0)
+        scale = 1.0 / s
+        ahead = np.float32(ax * scale)
+        f0, f1, f2, f3, f4 = f[0], f[1], f[2], f[3], f[4]
+        pv, px, py, ps = zero, zero, zero, zero
+        for i in range(0, x1 - x0, WIDE):
+            at = corner + np.uint64(i)
+            a0, b0, c0, d0, e0 = zero, zero, zero, zero, zero
+            a1, b1, c1, d1, e1 = zero, zero, zero, zero, zero
+            for j in range(n):
+                p0, p1 = load(flat, at), load(flat, at + U8)
+                g = spread(f0[j])
+                a0, a1 = a0 + p0 * g, a1 + p1 * g
+                g = spread(f1[j])
+                b0, b1 = b0 + p0 * g, b1 + p1 * g
+                g = spread(f2[j])
+                c0, c1 = c0 + p0 * g, c1 + p1 * g
+                g = spread(f3[j])
+                d0, d1 = d0 + p0 * g, d1 + p1 * g
+                g = spread(f4[j])
+                e0, e1 = e0 + p0 * g, e1 + p1 * g
+                at += stride
+            for half in range(2):
+                if half == 1:
+                    a0, b0, c0, d0, e0 = a1, b1, c1, d1, e1
+                u = ramp(np.float32(((x0 + i + half * LANES) * ax - x) * scale), ahead)
+                g = gaussian(u * u)
+                if order == 0:
+                    pv = pv + g * a0
+                    px = px + g * u * a0
+                    py = py + g * b0
+                    ps = ps + g * ((u * u - two) * a0 + c0)
+                else:
+                    q = four - u * u
+                    pv = pv + g * ((q - two) * a0 - c0)
+                    px = px + g * u * (q * a0 - c0)
+                    py = py + g * (q * b0 - d0)
+                    ps = ps + g * ((eight - q * q) * a0 + (q + q) * c0 - e0)
         norm = 1.0 / (2.0 * math.pi * s * s)
         if order == 1:
             norm /= s * s
-        out[c, 0] = sums[0] * norm
-        out[c, 1] = sums[1] * norm * v / s
-        out[c, 2] = sums[2] * norm * v / s
-        out[c, 3] = sums[3] * norm * v / s
+        out[k, 0] = total(pv) * norm
+        out[k, 1] = total(px) * norm * v / s
+        out[k, 2] = total(py) * norm * v / s
+        out[k, 3] = total(ps) * norm * v / s
 
 
 @compiled
@@ -285,7 +299,7 @@ def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
     ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
     for c in range(first[lo], first[hi]):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        box = _window(x, y, reach * s, ax, ay, (0, ny), nx)
+        box = _window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
         x0, x1, y0, y1 = box
         left, top = 0, 0
         if x1 > x0:
@@ -331,3 +345,33 @@ def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
         norm = 1.0 / (math.pi * s * s)
         out[c, 0], out[c, 1], out[c, 2], out[c, 3] = pv * norm, px * norm, py * norm, ps * norm
         out[c, 4], out[c, 5] = 0.5 * pg * norm, 0.5 * pt * norm
+
+
+@compiled
+def sum_blocks(lo, hi, flat, gap, ny, nx, block, out):
+    """Write rows `lo` to `hi` of the sums over blocks of pixels; those at the end may be smaller.
+
+    Rows of `nx` pixels begin `gap` pixels after each other in `flat`.
+    """
+    line = np.empty((nx + block - 1) // block * block, np.float32)
+    for i in range(nx, line.size):
+        line[i] = 0.0
+    for row in range(lo, hi):
+        begin, end = row * block, min((row + 1) * block, ny)
+        part = flat[begin * gap : begin * gap + nx]
+        for i in range(part.size):
+            line[i] = part[i]
+        for j in range(begin + 1, end):
+            part = flat[j * gap : j * gap + nx]
+            for i in range(part.size):
+                line[i] += part[i]
+        sums = out[row]
+        if block == 2:
+            for i in range(np.uint64(sums.size)):
+                sums[i] = line[2 * i] + line[2 * i + np.uint64(1)]
+        else:
+            for i in range(sums.size):
+                value = line[block * i]
+                for k in range(block * i + 1, block * (i + 1)):
+                    value += line[k]
+                sums[i] = value

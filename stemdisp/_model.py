@@ -5,6 +5,7 @@ Columns are ordered by strips of rows (`Strips`); lengths are in square pixels (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,13 @@ from scipy import sparse
 from stemdisp import _kernels
 from stemdisp._background import Background
 from stemdisp._border import seen_inside
-from stemdisp._system import Neighbours
+from stemdisp._system import Neighbours, System
 from stemdisp._threads import Crew
 
 REACH = 4.2  # half window of a column in widths; the tail beyond holds 1.5e-4 of the peak
 RENDERED = 5.0  # half window in widths of what is taken off the image
 NO_WEIGHT = np.empty((0, 0), np.float32)  # pixels that all count alike
+UNKNOWN_PACE = 0.5  # of steps, before any are compared
 SEEN = 3.5  # half window in widths of the weights that a column sees
 
 
@@ -54,7 +56,9 @@ class State:
 
     ``columns`` (n, 4) are V, x, y and width; ``shape`` (n_kinds, 2) how elliptical the columns of
     each kind are (see `_ellipse`; shape (0, 2): all are round). ``shown`` says that the scratch of
-    the problem still holds the residual, but for a last step too small to matter.
+    the problem still holds the residual, but for a last step too small to matter. ``pace`` is the
+    share of a step that the next one would have to go, where three steps have shown it;
+    ``solved`` are the normal equations of the last step and the columns (n, 4) they belong to.
     """
 
     columns: np.ndarray
@@ -63,6 +67,8 @@ class State:
     shape: np.ndarray
     iterations: int = 0
     shown: bool = False
+    pace: float = UNKNOWN_PACE
+    solved: tuple[System, np.ndarray] | None = None
 
     @property
     def volume(self) -> np.ndarray:
@@ -91,9 +97,9 @@ class Problem:
     ``prior`` (n,) is the information (in units of 1/level) with which a position is tied to
     ``start``: far too weak to move a column that is seen, enough to hold one that is absent.
     ``leash`` is how far each column may go from its start, ``width_bounds`` what widths atomic
-    columns have, ``under`` the functions of the
-    background there.
-    ``scratch`` (ny, nx) is where residuals are written.
+    columns have, ``under`` gives the functions of the background there.
+    ``scratch`` (ny, nx or more) is where residuals are written, 0 beyond the image; ``tiles``
+    (n_pairs or more, 4, 4) where normal equations are.
     ``nuisance`` are the kinds whose columns need not converge.
     ``frozen`` columns, those mostly outside the usable pixels, stay at ``expected`` intensity and
     at their start, because what is visible of them cannot say more.
@@ -111,8 +117,9 @@ class Problem:
     group: np.ndarray | None
     leash: np.ndarray
     width_bounds: tuple[float, float]
-    under: sparse.csr_array
+    under: Callable[[], sparse.csr_array]
     scratch: np.ndarray
+    tiles: np.ndarray
     crew: Crew
     expected: np.ndarray
     frozen: np.ndarray
@@ -122,6 +129,11 @@ class Problem:
     free_widths: bool = True
     order: int = 0
     pixel_weights: bool = False
+
+    @property
+    def residual(self) -> np.ndarray:
+        """What `scratch` holds of the image; shape (ny, nx)."""
+        return self.scratch[:, : self.image.shape[1]]
 
     @property
     def own_widths(self) -> bool:
@@ -156,7 +168,7 @@ def residual_image(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarr
         from stemdisp._ellipse import take_off
 
         take_off(problem, state, out)
-    return out, inner.sum(axis=0).ravel()
+    return problem.residual, inner.sum(axis=0).ravel()
 
 
 def seen_weight(problem: Problem, state: State, weight: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from scipy import ndimage
 
 # A plateau of saturation: pixels that it has at least, share of the image that it has at most.
 LEAST_PLATEAU, MOST_SATURATED = 5, 0.2
+ROWS = 64  # of the image that are looked at in one go
 ABSURD = 4.0  # ranges of the image from its middle: no atom is so bright
 SAMPLE = 50_000  # pixels by which that range is known
 ROUNDING = 1e-7  # of the range of the image
@@ -123,10 +124,13 @@ def saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray | None:
     Noise and counts reach their largest value in single pixels; a plateau is one that holds a
     pixel and the four beside it. An image that stands there in large part shows something else.
     """
-    at_top = data == (np.max(data) if good.all() else np.max(data[good]))
-    count = np.count_nonzero(at_top)
+    top = np.max(data) if good.all() else np.max(data[good])
+    # some rows at a time: next to no image has a plateau, and nothing is kept of them
+    parts = (data[row : row + ROWS] == top for row in range(0, len(data), ROWS))
+    count = sum(map(np.count_nonzero, parts))
     if count < LEAST_PLATEAU or count > MOST_SATURATED * data.size:
         return None
+    at_top = data == top
     inner = at_top[1:-1, 1:-1] & at_top[:-2, 1:-1] & at_top[2:, 1:-1]
     inner &= at_top[1:-1, :-2] & at_top[1:-1, 2:]
     return at_top if inner.any() else None

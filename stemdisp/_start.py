@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
 from stemdisp._background import Background, block_sums
+from stemdisp._memory import image_room
 from stemdisp._model import NO_WEIGHT, RENDERED, Problem, State, Strips
 from stemdisp._system import Neighbours
 from stemdisp._threads import Crew
@@ -71,7 +73,7 @@ def scale_image(
         sample = data[mask]
     sample = sample.astype(np.float64)
     mean, unit = float(np.mean(sample)), float(np.std(sample)) or 1.0
-    image = np.empty(data.shape, np.float32)
+    image = image_room(data.shape)
 
     def scale(lo: int, hi: int) -> None:
         # Some rows at a time: they stay in the cache, and are cast on the way.
@@ -138,8 +140,9 @@ def begin(
             LEASH_SHARE * near.nearest(state.columns), LEASH_A[0] / scale, LEASH_A[1] / scale
         ),
         width_bounds=(WIDTH_BOUNDS_A[0] / scale, WIDTH_BOUNDS_A[1] / scale),
-        under=background.under(*(xy / step).T),
-        scratch=np.empty_like(scaled.image),
+        under=cache(lambda: background.under(*(xy / step).T)),
+        scratch=image_room(scaled.image.shape, apart=True),
+        tiles=np.empty((len(near.indices), 4, 4), np.float32),
         crew=crew,
         expected=state.volume,
         frozen=np.zeros(len(xy), dtype=bool),
@@ -163,7 +166,8 @@ def _heights(
     pool = max(1, min(5, *coarse.shape))
     whole = [n // pool for n in coarse.shape]
     low = coarse[: whole[0] * pool, : whole[1] * pool]
-    low = low.reshape(whole[0], pool, whole[1], pool).min(axis=(1, 3))
+    low = np.minimum.reduce([low[k::pool] for k in range(pool)])
+    low = np.minimum.reduce([low[:, k::pool] for k in range(pool)])
     low = ndimage.minimum_filter(low, size=3)
     for _ in range(2):
         low = ndimage.uniform_filter(low, size=3)

@@ -61,7 +61,7 @@ def summed_pairs(lo, hi, indptr, indices, columns, weight, reach, ax, ay, out):
     block = np.empty((4, 4))
     for a in range(lo, hi):
         xa, ya, sa = columns[a, 1], columns[a, 2], columns[a, 3]
-        box = _window(xa, ya, reach * sa, ax, ay, (0, ny), nx)
+        box = _window(xa, ya, reach * sa, ax, ay, (0, ny), nx, nx)
         x0, x1, y0, y1 = box
         size, left = np.uint64(x1 - x0), np.uint64(x0)
         if x1 == x0:

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from stemdisp._background import Background
-from stemdisp._pairs import BATCH, advance_rows, closer_pairs, multiply_rows, turn_rows
+from stemdisp._conjugate import BATCH, advance_rows, multiply_rows, turn_rows
+from stemdisp._pairs import closer_pairs
 from stemdisp._threads import Crew
 
 MOST_STEPS = 60  # of conjugate gradients
@@ -63,15 +64,17 @@ class Neighbours:
 class System:
     """Normal equations of columns, shared widths and (white noise) background.
 
-    ``blocks`` (n_pairs, 4, 4) belong to `neighbours`, ``inverse`` (n, 4, 4) are the inverses of
-    the columns' own. ``border`` (n, 4, n_widths) couples columns to widths (``response``:
-    times ``inverse``), ``surface``
-    (n, n_surface) their intensities to the background; ``corner`` holds what the shared
-    parameters have among themselves, the background last.
+    ``blocks`` (n_pairs, 4, 4) belong to `neighbours` and are what the image tells; to their
+    diagonal ``damping`` (n, 4) adds priors and what keeps steps short. ``inverse`` (n, 4, 4) are
+    the inverses of the columns' own, with it. ``border`` (n, 4, n_widths) couples columns to
+    widths (``response``: times ``inverse``), ``surface`` (n, n_surface) their intensities to the
+    background; ``corner`` holds what the shared parameters have among themselves, the background
+    last.
     """
 
     neighbours: Neighbours
     blocks: np.ndarray
+    damping: np.ndarray
     inverse: np.ndarray
     border: np.ndarray
     response: np.ndarray
@@ -95,6 +98,7 @@ class System:
         left, low = head.copy(), tail.copy()
         solution, along, product = np.zeros_like(head), np.zeros_like(head), np.zeros_like(head)
         better, total, along_low = np.empty_like(head), np.zeros_like(tail), np.zeros_like(tail)
+        doubled = np.empty((n, 8), np.float32)
         own, crew = (self.inverse, self.response), self.crew
         before, share, enough, batches = 0.0, 0.0, 0.0, -(-n // BATCH)
         sums, products = np.empty((batches, 2 + n_widths)), np.empty((batches, 1 + n_widths))
@@ -114,12 +118,12 @@ class System:
             along_low = better_low + ratio * along_low
             crew.share(
                 turn_rows, n, better, self.response, self.inverse, better_low[:n_widths],
-                self._shade(better_low), ratio, along,
+                self._shade(better_low), ratio, along, doubled,
             )  # fmt: skip
             crew.share(
                 multiply_rows, batches, self.neighbours.indptr, self.neighbours.indices,
-                self.blocks, self.border, along_low[:n_widths], self._shade(along_low), along,
-                product, products,
+                self.blocks, self.damping, self.border, along_low[:n_widths],
+                self._shade(along_low), along, doubled, product, products,
             )  # fmt: skip
             squared, *gathered = products.sum(axis=0)
             product_low = self._gather(gathered, along) + self.corner @ along_low

@@ -12,11 +12,10 @@ from scipy import ndimage, sparse
 from stemdisp import _joint
 from stemdisp._background import block_sums
 from stemdisp._ellipse import axes
-from stemdisp._joint import Seen
 from stemdisp._medians import middle
 from stemdisp._model import Problem, State, seen_weight
-from stemdisp._pairs import covariance_rows, window_covariance
 from stemdisp._system import Neighbours, System
+from stemdisp._windows import covariance_rows, window_covariance
 from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio, ring_spectrum
 from stemdisp.tables import Quality
 
@@ -30,6 +29,7 @@ EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut 
 MASKED_SHARE = 0.1
 ROWS = 4096  # columns whose background is looked at in one go
 BLOCK = 0.9  # widths: blocks over which the residual is averaged before its power is taken
+SAMPLE = 20_000  # blocks from which the typical power is taken
 SINGULAR = 1e-7  # share of a variance that is added to it, for rounding
 # Displacements at interfaces reach 0.6 A; neighbours are 1.4 A apart.
 MOVED_A = 0.9
@@ -120,13 +120,12 @@ def covariance_matrix(
     n, place = len(state.columns), problem.strips.order
     near = problem.near.closer(state.columns, radius)
     blocks = np.empty((len(near.indices), 3, 3))
-    wide, held = _joint.see(problem, state), _joint.held_widths(problem, state)
-    seen = Seen.by(problem, state, wide)
-    system = _joint.assemble(problem, state, wide, held, seen, damped=False)
+    system = _joint.information(problem, state)
+    wide, prior = system.neighbours, _joint.priors(problem, state)
     share, pairs = problem.crew.share, (near.indptr, near.indices)
     n_own = 4 if problem.own_widths else 3
     share(
-        window_covariance, n, *pairs, wide.indptr, wide.indices, system.blocks, n_own, blocks
+        window_covariance, n, *pairs, wide.indptr, wide.indices, system.blocks, prior, n_own, blocks
     )  # fmt: skip
     known = np.isfinite(blocks)
     # a column that the image says nothing of has no errors, and says nothing of what all share
@@ -335,7 +334,8 @@ def _column_chi2(
     used = power
     if problem.weight.size:
         used = power[block_sums(problem.mask, block) > 0.5 * block**2]
-    typical = middle(used) / of_mean if used.size else 0.0
+    some = used.ravel()[:: max(1, used.size // SAMPLE)]
+    typical = middle(some) / of_mean if used.size else 0.0
     typical = max(typical, np.finfo(float).tiny)
     under = ndimage.gaussian_filter(power, width / block, mode="constant", truncate=3.0)
     at = (state.xy / problem.step + 0.5) / block - 0.5

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from stemdisp import _joint
+from stemdisp._border import outside
 from stemdisp._coarse import back, block_size, coarsen, coarsen_image
 from stemdisp._medians import middle
-from stemdisp._model import NO_WEIGHT, Problem, State, residual_image, seen_weight
+from stemdisp._model import SEEN, UNKNOWN_PACE, Problem, State, residual_image, seen_weight
 from stemdisp._pixels import saturated
 from stemdisp._start import Scaled, begin, resume, scale_image, seeds
 from stemdisp._threads import Crew
@@ -191,10 +192,11 @@ def _with_prior(
 ) -> tuple[Problem, State]:
     """Tie absent columns to their sites, and those mostly outside the image to their kind."""
     scale = scaled.scale
-    outside = 1.0 - seen_weight(problem, state, NO_WEIGHT)[:, 4] > OUTSIDE
+    shape, step = problem.image.shape, problem.step
+    beyond = outside(state.columns, shape, step=step, reach=SEEN, share=OUTSIDE)
     if scaled.usable.size:
-        outside |= 1.0 - seen_weight(problem, state, scaled.usable)[:, 4] > MASKED
-    kinds = [(problem.kind == k) & ~outside for k in range(problem.kind.max() + 1)]
+        beyond |= 1.0 - seen_weight(problem, state, scaled.usable)[:, 4] > MASKED
+    kinds = [(problem.kind == k) & ~beyond for k in range(problem.kind.max() + 1)]
     typical = np.array([middle(state.volume[k]) if k.any() else 0.0 for k in kinds])
     # With its position free, a column of no intensity would settle on whatever noise or
     # neighbour's flank fits best, and its intensity would be biased: hold it on its site.
@@ -211,7 +213,7 @@ def _with_prior(
     problem = replace(
         problem,
         expected=typical[problem.kind],
-        frozen=outside,
+        frozen=beyond,
         prior=level / spread**2,
         level=level,
     )
@@ -238,7 +240,7 @@ def _draw_in(problem: Problem, state: State, *, widths: bool) -> State:
             max_step=MOST_STEP,
             solved=0.1,
         )
-    return replace(state, shown=False)
+    return replace(state, shown=False, pace=UNKNOWN_PACE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +274,7 @@ class _Noise:
         """
         sigma = middle(state.sigma)
         weight = problem.weight if problem.pixel_weights else None
-        residual = problem.scratch if state.shown else residual_image(problem, state)[0]
+        residual = problem.residual if state.shown else residual_image(problem, state)[0]
         band = noise_band(sigma)
         powers = self.tiles.periodograms(residual, weight, most, top=band[1], crew=problem.crew)
         if self.psd is None:

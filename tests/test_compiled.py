@@ -265,11 +265,26 @@ def test_a_helper_or_a_constant_that_changes_changes_the_file(monkeypatch):
     files = {Path(line.rpartition("=")[0]).name for line in before}
     assert {"_summed.py", "_kernels.py", "_compiled.py"} <= files
     assert "_pairs.py" not in files
-    for module, name in ((_summed, "FAR"), (_kernels, "LANES")):
+    for module, name in ((_summed, "FAR"), (_kernels, "WIDE")):
         monkeypatch.setattr(module, name, 7)
         after = _compiled._source(_summed.summed_pairs.py_func)
         assert after != before, name
         before = after
+
+
+def test_vectors_are_part_of_what_is_compiled(monkeypatch):
+    from stemdisp import _compiled, _conjugate, _vectors
+    from stemdisp._pairs import closer_pairs
+
+    before = _compiled._source(_conjugate.multiply_rows.py_func)
+    assert any(Path(line.rpartition("=")[0]).name == "_vectors.py" for line in before)
+    digest = _compiled._file_digest
+    monkeypatch.setattr(
+        _compiled, "_file_digest", lambda p: "edited" if p == _vectors.__file__ else digest(p)
+    )
+    assert _compiled._source(_conjugate.multiply_rows.py_func) != before
+    lonely = _compiled._source(closer_pairs.py_func)
+    assert not any(Path(line.rpartition("=")[0]).name == "_vectors.py" for line in lonely)
 
 
 @pytest.mark.slow

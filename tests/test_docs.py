@@ -30,6 +30,7 @@ CARRIED = {
     "markupsafe": "jinja2",
     "tifffile": "rosettasciio",
     "ase": "abtem",
+    "llvmlite": "numba",
 }
 
 

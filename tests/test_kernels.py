@@ -9,8 +9,9 @@ import pytest
 
 from stemdisp import _kernels, _pairs, _summed
 from stemdisp._background import Background, block_sums
-from stemdisp._border import seen_inside
+from stemdisp._border import outside, seen_inside
 from stemdisp._medians import middle, middles
+from stemdisp._memory import image_room
 from stemdisp._model import Strips
 from stemdisp._steps import move_columns
 from stemdisp._system import Neighbours
@@ -58,14 +59,16 @@ def residual(columns, image, weight=NONE, coefficients=None, step=SQUARE, height
     background = Background.build(np.ones(GRID, dtype=bool), 30.0)
     if coefficients is None:
         coefficients = np.zeros(background.shape)
-    out = np.full(GRID, np.nan, np.float32)
+    out = image_room(GRID, apart=True)
+    out[:] = np.nan
     seen = np.empty((strips.count, *background.shape))
     image = image.astype(np.float32)
     _kernels.residual_strips(
         0, strips.count, image, weight, ordered, strips.first, height, 6.0, *step,
         coefficients, background.spline, out, seen,
     )  # fmt: skip
-    return out, seen.sum(axis=0), background
+    assert out.shape[1] > GRID[1] and not out[:, GRID[1] :].any()
+    return out[:, : GRID[1]], seen.sum(axis=0), background
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -110,8 +113,10 @@ def test_projection_is_the_derivative_of_the_inner_product(order, step):
     columns = COLUMNS[:2] * [1, step[0], step[1], 1]
     strips, ordered = strips_of(columns)
     found = np.empty((2, 4))
+    wide = image_room(GRID, apart=True)
+    wide[:, : GRID[1]], wide[:, GRID[1] :] = image, 0.0
     _kernels.project_columns(
-        0, strips.count, image.astype(np.float32), ordered, strips.first, 7.5, order, *step, found
+        0, strips.count, wide, GRID[1], ordered, strips.first, 7.5, order, *step, found
     )
     for row, column in zip(found, ordered, strict=True):
         expected = [inner(d, image, order, step) for d in derivatives(column, step)]
@@ -208,6 +213,72 @@ def test_blocks_are_summed_to_the_last_pixel():
     assert found[1, 2] == pytest.approx(image[4:8, 8:12].sum(), abs=1e-5)
     assert found[2, 3] == pytest.approx(image[8:, 12:].sum(), abs=1e-5)
     assert found.sum() == pytest.approx(image.sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "part", [np.s_[:], np.s_[:, :21], np.s_[::-1, ::2], np.s_[::-1], np.s_[3:]]
+)
+def test_blocks_of_parts_of_an_image(block, part):
+    image = np.random.default_rng(9).normal(size=(17, 32)).astype(np.float32)[part]
+    shape = [-(-n // block) for n in image.shape]
+    whole = np.zeros([block * n for n in shape])
+    whole[: image.shape[0], : image.shape[1]] = image
+    expected = whole.reshape(shape[0], block, shape[1], block).sum(axis=(1, 3))
+    np.testing.assert_allclose(block_sums(image, block), expected, atol=1e-5)
+    some = block_sums(image > 0, block)
+    assert some.sum() == np.count_nonzero(image > 0)
+
+
+@pytest.mark.parametrize("nx", [5, 16, 17, 40])
+def test_images_narrower_than_a_window(nx):
+    rng = np.random.default_rng(nx)
+    image = rng.normal(size=(31, nx)).astype(np.float32)
+    columns = np.array([[20.0, 2.2, 9.1, 2.0], [8.0, nx - 1.5, 20.3, 3.0]])
+    yy, xx = np.mgrid[:31, :nx]
+    drawn = [
+        v / (2 * np.pi * s**2) * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / (2 * s**2))
+        for v, x, y, s in columns
+    ]
+    background = Background.build(np.ones(image.shape, dtype=bool), 30.0)
+    out, seen = image_room(image.shape, apart=True), np.empty((1, *background.shape))
+    first = np.array([0, 2])
+    _kernels.residual_strips(
+        0, 1, image, NONE, columns, first, 31, 9.0, 1.0, 1.0, np.zeros(background.shape),
+        background.spline, out, seen,
+    )  # fmt: skip
+    np.testing.assert_allclose(out[:, :nx], image - sum(drawn), atol=2e-6)
+    found = np.empty((2, 4))
+    _kernels.project_columns(0, 1, out, nx, columns, first, 9.0, 0, 1.0, 1.0, found)
+    for row, column, g in zip(found, columns, drawn, strict=True):
+        expected = np.sum(g * out[:, :nx]) / column[0]
+        assert row[0] == pytest.approx(expected, abs=2e-6)
+
+
+def test_columns_beyond_the_border_are_those_that_miss_their_share():
+    rng = np.random.default_rng(10)
+    columns = np.column_stack(
+        [np.ones(500), rng.uniform(-9, 113, 500), rng.uniform(-9, 105, 500), np.full(500, 4.0)]
+    )
+    seen = seen_inside(columns, GRID, step=SQUARE, reach=3.5, order=0)[:, 4]
+    beyond = outside(columns, GRID, step=SQUARE, reach=3.5, share=0.3)
+    np.testing.assert_array_equal(beyond, seen < 0.7)
+    assert 50 < np.count_nonzero(beyond) < 250
+
+
+@pytest.mark.parametrize(("shape", "wide"), [((4, 1024), 1040), ((4, 1000), 1008), ((4, 5), 16)])
+def test_rows_apart_begin_in_other_places_of_a_cache(shape, wide):
+    room = image_room(shape, apart=True)
+    assert room.shape == (4, wide) and room.flags.c_contiguous and room.dtype == np.float32
+    assert wide * room.itemsize // 64 % 2 == 1
+    assert image_room(shape).shape == shape
+
+
+def test_large_images_begin_where_large_pages_do():
+    room = image_room((700, 1000))
+    assert room.ctypes.data % 2**21 == 0 and room.shape == (700, 1000)
+    room[:] = 1.0
+    assert room.sum() == room.size
 
 
 def test_neighbours_are_those_of_brute_force():

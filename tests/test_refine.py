@@ -392,9 +392,10 @@ def test_the_residual_of_the_last_step_serves_the_noise(small, noise, monkeypatc
 
     def listen(self, problem, state, *rest, **most):
         if state.shown:
-            last = problem.scratch.copy()
+            whole = problem.scratch.copy()
+            last = whole[:, : problem.image.shape[1]]
             seen.append((last, residual_image(problem, state)[0].copy()))
-            problem.scratch[:] = last
+            problem.scratch[:] = whole
         return level(self, problem, state, *rest, **most)
 
     monkeypatch.setattr(refine._Noise, "level", listen)
@@ -415,6 +416,62 @@ def test_the_residual_of_the_last_step_serves_the_noise(small, noise, monkeypatc
     monkeypatch.setattr(refine._joint, "iterate", never)
     anew = fit(noisy_image, near, noise).attrs["fit"].noise.level
     assert anew == pytest.approx(used, rel=1e-3)
+
+
+def test_the_pace_on_coarser_pixels_saves_a_step_and_nothing_else(monkeypatch):
+    from stemdisp import refine
+    from stemdisp._model import UNKNOWN_PACE
+
+    size, pixel = (288, 320), 0.09  # fine enough for a fit on coarser pixels
+    truth = lattice(np.random.default_rng(0), size=size, pixel=pixel)
+    image = draw(truth, size=size, pixel=pixel)
+    images = [noisy(np.random.default_rng(k), image, "idpc") for k in range(8)]
+
+    def fits():
+        return [refine_columns(i, seeds(truth), pixel_size=pixel, noise="idpc") for i in images]
+
+    back, known = refine.back, fits()
+    monkeypatch.setattr(refine, "back", lambda *a: replace(back(*a), pace=UNKNOWN_PACE))
+    longer = fits()
+    saved = [b.attrs["fit"].iterations - a.attrs["fit"].iterations
+             for a, b in zip(known, longer, strict=True)]  # fmt: skip
+    assert max(saved) == 1 and min(saved) >= 0
+    for a, b in zip(known, longer, strict=True):
+        assert not (a["quality"] & int(Quality.NOT_CONVERGED)).any()
+        for name in ("x", "y"):
+            off = np.abs(a[f"{name}_A"] - b[f"{name}_A"]) / b[f"{name}_err_A"]
+            assert off.max() < 0.05  # what is too little to matter
+
+
+@pytest.mark.parametrize("noise", ["idpc", "white"])
+def test_errors_come_from_the_last_step_where_nothing_has_moved_since(small, noise, monkeypatch):
+    from stemdisp import _joint
+
+    truth, image = small
+    noisy_image = noisy(np.random.default_rng(8), image, noise)
+    made, assemble = [], _joint.assemble
+    monkeypatch.setattr(_joint, "assemble", lambda *a: made.append(1) or assemble(*a))
+
+    def errors(**options):
+        made.clear()
+        found = fit(noisy_image, near, noise, **options)
+        return np.sqrt(found.attrs["fit"].covariance.diagonal()), len(made)
+
+    near = fit(noisy_image, seeds(truth), noise)
+    once, few = errors()
+    monkeypatch.setattr(_joint, "KNOWN", 0.0)
+    anew, more = errors()
+    assert more == few + 1
+    np.testing.assert_allclose(once, anew, rtol=0.01)
+    assert not np.array_equal(once, anew)
+    # a step that went far leaves equations of another place
+    near = near.assign(x_px=near["x_px"] + 0.7)
+    far, count = errors(max_iterations=1)
+    monkeypatch.undo()
+    made.clear()
+    monkeypatch.setattr(_joint, "assemble", lambda *a: made.append(1) or assemble(*a))
+    again, same = errors(max_iterations=1)
+    assert same == count and np.array_equal(far, again)
 
 
 @pytest.mark.parametrize(("noise", "slope"), [("idpc", -2.0), ("white", 0.0)])
