@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from stemdisp._compiled import compiled, inner
-from stemdisp._kernels import _window
+from stemdisp._kernels import window
 from stemdisp._model import REACH, RENDERED, Problem, State
 
 MOST = 0.5  # ellipticity beyond which a column is two, or none
@@ -54,7 +54,7 @@ def subtract_ellipses(lo, hi, nx, columns, kind, shape, first, height, reach, ax
         for c in range(first[max(strip - 1, 0)], first[min(strip + 2, n_strips)]):
             p, q = shape[kind[c], 0], shape[kind[c], 1]
             v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
-            x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (row0, row1), nx, nx)
+            x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (row0, row1), nx, nx)
             if x1 == x0 or (p == 0.0 and q == 0.0):
                 continue
             _line(ex, x0, x1, ax, x, s)
@@ -85,7 +85,7 @@ def project_ellipses(lo, hi, residual, nx, weight, columns, first, reach, order,
     ex, ey = np.empty(nx, np.float32), np.empty(ny, np.float32)
     for c in range(first[lo], first[hi]):
         v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
-        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
+        x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
         gp, gq, np_, nq = 0.0, 0.0, 0.0, 0.0
         if x1 > x0:
             _line(ex, x0, x1, ax, x, s)

@@ -78,7 +78,7 @@ def _lines(ex, ey, box, at, steps, s):
 
 
 @inner
-def _window(x, y, r, ax, ay, rows, nx, room):
+def window(x, y, r, ax, ay, rows, nx, room):
     """Columns and rows of pixels within `r` of a point, in the rows ``[rows[0], rows[1])``.
 
     Columns are widened to whole pairs of vectors where there is `room` for them in a row, of
@@ -96,7 +96,7 @@ def _window(x, y, r, ax, ay, rows, nx, room):
 
 
 @inner
-def _line(out, n, start, step, s, factor):
+def gaussian_line(out, n, start, step, s, factor):
     """Fill `n` places of `out`, whole vectors, with a Gaussian of width s times a factor.
 
     The first stands at the distance `start` from its middle, the others a `step` further each.
@@ -115,11 +115,11 @@ def _subtract_columns(out, nx, columns, lo, hi, rows, reach, ax, ay, ex, ey):
     flat = out.reshape(out.size)
     for c in range(lo, hi):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, rows, nx, out.shape[1])
+        x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, rows, nx, out.shape[1])
         if x1 == x0:
             continue
-        _line(ex, x1 - x0, x0 * ax - x, ax, s, 1.0)
-        _line(ey, y1 - y0, y0 * ay - y, ay, s, columns[c, 0] / (2.0 * math.pi * s * s))
+        gaussian_line(ex, x1 - x0, x0 * ax - x, ax, s, 1.0)
+        gaussian_line(ey, y1 - y0, y0 * ay - y, ay, s, columns[c, 0] / (2.0 * math.pi * s * s))
         corner = np.uint64(y0) * stride + np.uint64(x0)
         n = np.uint64(y1 - y0)
         for i in range(0, x1 - x0, WIDE):
@@ -205,16 +205,42 @@ def residual_strips(
 
 
 @inner
-def _moments(out, n, start, step, s):
-    """Fill `n` places of the lines of `out` with a Gaussian times powers of the distance."""
+def powers(out, n, start, step, s, factor):
+    """Fill `n` places of the five lines of `out` with a line `factor` times powers of a distance.
+
+    The first place is at the distance `start`, the others a `step` further each, in units of s.
+    """
     scale = 1.0 / s
     ahead = np.float32(step * scale)
     for i in range(0, n, LANES):
         w = ramp(np.float32((start + i * step) * scale), ahead)
-        value = gaussian(w * w)
+        value = load(factor, i)
         for k in range(5):
             store(out[k], i, value)
             value = value * w
+
+
+@inner
+def sum_columns(flat, at, stride, n, lines):
+    """Sum `n` rows of two vectors of pixels, times each of the five `lines`: ten vectors."""
+    f0, f1, f2, f3, f4 = lines[0], lines[1], lines[2], lines[3], lines[4]
+    zero = spread(np.float32(0))
+    a0, b0, c0, d0, e0 = zero, zero, zero, zero, zero
+    a1, b1, c1, d1, e1 = zero, zero, zero, zero, zero
+    for j in range(n):
+        p0, p1 = load(flat, at), load(flat, at + U8)
+        g = spread(f0[j])
+        a0, a1 = a0 + p0 * g, a1 + p1 * g
+        g = spread(f1[j])
+        b0, b1 = b0 + p0 * g, b1 + p1 * g
+        g = spread(f2[j])
+        c0, c1 = c0 + p0 * g, c1 + p1 * g
+        g = spread(f3[j])
+        d0, d1 = d0 + p0 * g, d1 + p1 * g
+        g = spread(f4[j])
+        e0, e1 = e0 + p0 * g, e1 + p1 * g
+        at += stride
+    return (a0, b0, c0, d0, e0), (a1, b1, c1, d1, e1)
 
 
 @compiled
@@ -229,53 +255,35 @@ def project_columns(lo, hi, residual, nx, columns, first, reach, order, ax, ay, 
     ny = residual.shape[0]
     stride = np.uint64(residual.shape[1])
     flat = residual.reshape(residual.size)
-    f = np.empty((5, ny + LANES), np.float32)
+    ey, lines = np.empty(ny + LANES, np.float32), np.empty((5, ny + LANES), np.float32)
     zero, two, four, eight = (
         spread(np.float32(0)), spread(np.float32(2)), spread(np.float32(4)), spread(np.float32(8))
     )  # fmt: skip
     for k in range(first[lo], first[hi]):
         v, x, y, s = columns[k, 0], columns[k, 1], columns[k, 2], columns[k, 3]
-        x0, x1, y0, y1 = _window(x, y, reach * s, ax, ay, (0, ny), nx, residual.shape[1])
-        _moments(f, y1 - y0, y0 * ay - y, ay, s)
-        n = np.uint64(y1 - y0)
+        x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (0, ny), nx, residual.shape[1])
+        gaussian_line(ey, y1 - y0, y0 * ay - y, ay, s, 1.0)
+        powers(lines, y1 - y0, y0 * ay - y, ay, s, ey)
         corner = np.uint64(y0) * stride + np.uint64(x0)
-        scale = 1.0 / s
-        ahead = np.float32(ax * scale)
-        f0, f1, f2, f3, f4 = f[0], f[1], f[2], f[3], f[4]
         pv, px, py, ps = zero, zero, zero, zero
         for i in range(0, x1 - x0, WIDE):
-            at = corner + np.uint64(i)
-            a0, b0, c0, d0, e0 = zero, zero, zero, zero, zero
-            a1, b1, c1, d1, e1 = zero, zero, zero, zero, zero
-            for j in range(n):
-                p0, p1 = load(flat, at), load(flat, at + U8)
-                g = spread(f0[j])
-                a0, a1 = a0 + p0 * g, a1 + p1 * g
-                g = spread(f1[j])
-                b0, b1 = b0 + p0 * g, b1 + p1 * g
-                g = spread(f2[j])
-                c0, c1 = c0 + p0 * g, c1 + p1 * g
-                g = spread(f3[j])
-                d0, d1 = d0 + p0 * g, d1 + p1 * g
-                g = spread(f4[j])
-                e0, e1 = e0 + p0 * g, e1 + p1 * g
-                at += stride
+            both = sum_columns(flat, corner + np.uint64(i), stride, np.uint64(y1 - y0), lines)
             for half in range(2):
-                if half == 1:
-                    a0, b0, c0, d0, e0 = a1, b1, c1, d1, e1
-                u = ramp(np.float32(((x0 + i + half * LANES) * ax - x) * scale), ahead)
+                a, b, c, d, e = both[half]
+                start = ((x0 + i + half * LANES) * ax - x) / s
+                u = ramp(np.float32(start), np.float32(ax / s))
                 g = gaussian(u * u)
                 if order == 0:
-                    pv = pv + g * a0
-                    px = px + g * u * a0
-                    py = py + g * b0
-                    ps = ps + g * ((u * u - two) * a0 + c0)
+                    pv = pv + g * a
+                    px = px + g * u * a
+                    py = py + g * b
+                    ps = ps + g * ((u * u - two) * a + c)
                 else:
                     q = four - u * u
-                    pv = pv + g * ((q - two) * a0 - c0)
-                    px = px + g * u * (q * a0 - c0)
-                    py = py + g * (q * b0 - d0)
-                    ps = ps + g * ((eight - q * q) * a0 + (q + q) * c0 - e0)
+                    pv = pv + g * ((q - two) * a - c)
+                    px = px + g * u * (q * a - c)
+                    py = py + g * (q * b - d)
+                    ps = ps + g * ((eight - q * q) * a + (q + q) * c - e)
         norm = 1.0 / (2.0 * math.pi * s * s)
         if order == 1:
             norm /= s * s
@@ -299,7 +307,7 @@ def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
     ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
     for c in range(first[lo], first[hi]):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        box = _window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
+        box = window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
         x0, x1, y0, y1 = box
         left, top = 0, 0
         if x1 > x0:

@@ -11,40 +11,85 @@ import math
 import numpy as np
 
 from stemdisp._compiled import compiled, inner
-from stemdisp._kernels import _lines, _window
+from stemdisp._kernels import WIDE, gaussian_line, powers, sum_columns, window
+from stemdisp._vectors import LANES, load, ramp, spread, total
 
-FAR = 1e-9  # overlap of two columns that counts as none
+FAR = 1e-9  # overlap of two columns along y that counts as none
 
 
 @inner
-def _add_row(block, g, moments, p, q, va, vb):
-    """Add what a row of pixels contributes to the information (4, 4) of a pair of columns.
+def _cut(part, weight, box):
+    """Copy a box of pixels to the beginning of `part`, row after row; 0 beyond the image."""
+    x0, x1, y0, y1 = box
+    nx, wide = min(x1, weight.shape[1]) - x0, x1 - x0
+    for j in range(y1 - y0):
+        row = part[j * wide : (j + 1) * wide]
+        for i in range(nx):
+            row[i] = weight[y0 + j, x0 + i]
+        for i in range(nx, wide):
+            row[i] = 0.0
 
-    `moments` are those of the weights and both Gaussians in the distance u from the first column;
-    the distance from the second is ``p u + q``; `va` and `vb` are the distances of the row, all
-    in widths. Derivatives are the Gaussian times ``1, u, v, u^2 + v^2 - 2``.
+
+@inner
+def _overlap(part, wide, rows, lines, ex, fx, u0, step):
+    """Sum weights times two columns times powers of distances from the first, over pixels.
+
+    Powers of the distances u along x and v along y, in widths of the first: 1; u, v; u^2, u v,
+    v^2; u^3, u^2 v, u v^2, v^3; u^4, u^2 v^2, v^4. `lines` hold both columns along y times powers
+    of v, `ex` and `fx` one of them along x each.
     """
-    m0, m1, m2, m3, m4 = moments
-    ca, cb = va * va - 2.0, vb * vb - 2.0
-    # moments with the first and second power of the distance from the second column
-    n0, n1, n2, n3 = p * m1 + q * m0, p * m2 + q * m1, p * m3 + q * m2, p * m4 + q * m3
-    o0, o1, o2 = p * n1 + q * n0, p * n2 + q * n1, p * n3 + q * n2
-    block[0, 0] += g * m0
-    block[0, 1] += g * n0
-    block[0, 2] += g * vb * m0
-    block[0, 3] += g * (o0 + cb * m0)
-    block[1, 0] += g * m1
-    block[1, 1] += g * n1
-    block[1, 2] += g * vb * m1
-    block[1, 3] += g * (o1 + cb * m1)
-    block[2, 0] += g * va * m0
-    block[2, 1] += g * va * n0
-    block[2, 2] += g * va * vb * m0
-    block[2, 3] += g * va * (o0 + cb * m0)
-    block[3, 0] += g * (m2 + ca * m0)
-    block[3, 1] += g * (n2 + ca * n0)
-    block[3, 2] += g * vb * (m2 + ca * m0)
-    block[3, 3] += g * (o2 + cb * m2 + ca * (o0 + cb * m0))
+    zero = spread(np.float32(0))
+    t00, t10, t01, t20, t11, t02 = zero, zero, zero, zero, zero, zero
+    t30, t21, t12, t03, t40, t22, t04 = zero, zero, zero, zero, zero, zero, zero
+    begin, end = rows
+    n = np.uint64(end - begin)
+    seen = lines[:, begin:]
+    for i in range(0, wide, WIDE):
+        both = sum_columns(part, np.uint64(begin * wide + i), np.uint64(wide), n, seen)
+        for half in range(2):
+            a, b, c, d, e = both[half]
+            at = i + half * LANES
+            u = ramp(np.float32(u0 + at * step), np.float32(step))
+            g = load(ex, at) * load(fx, at)
+            t00, t01, t02 = t00 + g * a, t01 + g * b, t02 + g * c
+            t03, t04 = t03 + g * d, t04 + g * e
+            g = g * u
+            t10, t11, t12 = t10 + g * a, t11 + g * b, t12 + g * c
+            g = g * u
+            t20, t21, t22 = t20 + g * a, t21 + g * b, t22 + g * c
+            g = g * u
+            t30, t40 = t30 + g * a, t40 + g * u * a
+    return (
+        1.0 * total(t00), 1.0 * total(t10), 1.0 * total(t01), 1.0 * total(t20), 1.0 * total(t11),
+        1.0 * total(t02), 1.0 * total(t30), 1.0 * total(t21), 1.0 * total(t12), 1.0 * total(t03),
+        1.0 * total(t40), 1.0 * total(t22), 1.0 * total(t04),
+    )  # fmt: skip
+
+
+@inner
+def _block(out, sums, p, q, r):
+    """Fill the information (4, 4) of a pair of columns from the sums of `_overlap`.
+
+    Derivatives are the Gaussian times ``1, u, v, u^2 + v^2 - 2``. In widths of the second column
+    the distances from it are ``p u + q`` and ``p v + r``.
+    """
+    t00, t10, t01, t20, t11, t02, t30, t21, t12, t03, t40, t22, t04 = sums
+    # for each derivative of the first column: sums with 1, u, v and u^2 + v^2
+    shown = (
+        (t00, t10, t01, t20 + t02),
+        (t10, t20, t11, t30 + t12),
+        (t01, t11, t02, t21 + t03),
+        (
+            t20 + t02 - 2.0 * t00,
+            t30 + t12 - 2.0 * t10,
+            t21 + t03 - 2.0 * t01,
+            t40 + 2.0 * t22 + t04 - 2.0 * (t20 + t02),
+        ),
+    )
+    for m in range(4):
+        one, u, v, square = shown[m]
+        out[m, 0], out[m, 1], out[m, 2] = one, p * u + q * one, p * v + r * one
+        out[m, 3] = p * p * square + 2.0 * p * (q * u + r * v) + (q * q + r * r - 2.0) * one
 
 
 @compiled
@@ -52,57 +97,41 @@ def summed_pairs(lo, hi, indptr, indices, columns, weight, reach, ax, ay, out):
     """Write information blocks (n_pairs, 4, 4), summed over the pixels with their weights.
 
     For weights that differ within a column (Poisson). Columns have intensities of 1: what is
-    written for others is multiplied by theirs. Along a row the derivatives are powers of the
-    distance: five moments serve all of them.
+    written for others is multiplied by theirs.
     """
     ny, nx = weight.shape
-    lines = np.empty((4, 2 * max(nx, ny) + 1), np.float32)
-    power = np.empty((5, nx), np.float32)
-    block = np.empty((4, 4))
+    room = (nx + WIDE - 1) // WIDE * WIDE
+    widest = 0.0
+    for a in range(lo, hi):
+        widest = max(widest, columns[a, 3])
+    high = min(ny, int(2.0 * reach * widest / ay) + 2)
+    part = np.empty(high * min(room, int(2.0 * reach * widest / ax) + 2 + WIDE), np.float32)
+    ex, fx = np.empty((2, room), np.float32)
+    ey, fy = np.empty((2, ny + LANES), np.float32)
+    lines, block = np.empty((5, ny + LANES), np.float32), np.empty((4, 4))
     for a in range(lo, hi):
         xa, ya, sa = columns[a, 1], columns[a, 2], columns[a, 3]
-        box = _window(xa, ya, reach * sa, ax, ay, (0, ny), nx, nx)
+        box = window(xa, ya, reach * sa, ax, ay, (0, ny), nx, room)
         x0, x1, y0, y1 = box
-        size, left = np.uint64(x1 - x0), np.uint64(x0)
-        if x1 == x0:
-            for k in range(indptr[a], indptr[a + 1]):
-                out[k] = 0.0
-            continue
-        px, py = _lines(lines[0], lines[1], box, (xa, ya), (ax, ay), sa)
-        e, ey = lines[0, px:], lines[1, py:]
+        _cut(part, weight, box)
+        gaussian_line(ex, x1 - x0, x0 * ax - xa, ax, sa, 1.0)
+        gaussian_line(ey, y1 - y0, y0 * ay - ya, ay, sa, 1.0)
         for k in range(indptr[a], indptr[a + 1]):
             b = indices[k]
             xb, yb, sb = columns[b, 1], columns[b, 2], columns[b, 3]
-            for m in range(4):
-                for n in range(4):
-                    block[m, n] = 0.0
-            px, py = _lines(lines[2], lines[3], box, (xb, yb), (ax, ay), sb)
-            f, fy = lines[2, px:], lines[3, py:]
-            for i in range(size):
-                u = np.float32(((x0 + i) * ax - xa) / sa)
-                power[0, i] = e[i] * f[i]
-                power[1, i] = power[0, i] * u
-                power[2, i] = power[1, i] * u
-                power[3, i] = power[2, i] * u
-                power[4, i] = power[3, i] * u
-            # the distance from b in its widths: p u + q
-            p, q = sa / sb, (xa - xb) / sb
-            for j in range(y0, y1):
-                g = ey[j - y0] * fy[j - y0]
-                if g < FAR:
-                    continue
-                row = weight[j]
-                m0, m1, m2 = np.float32(0), np.float32(0), np.float32(0)
-                m3, m4 = np.float32(0), np.float32(0)
-                for i in range(size):
-                    w = row[left + i]
-                    m0 += w * power[0, i]
-                    m1 += w * power[1, i]
-                    m2 += w * power[2, i]
-                    m3 += w * power[3, i]
-                    m4 += w * power[4, i]
-                va, vb = (j * ay - ya) / sa, (j * ay - yb) / sb
-                _add_row(block, g, (m0, m1, m2, m3, m4), p, q, va, vb)
+            gaussian_line(fx, x1 - x0, x0 * ax - xb, ax, sb, 1.0)
+            gaussian_line(fy, y1 - y0, y0 * ay - yb, ay, sb, 1.0)
+            begin, end = 0, y1 - y0
+            for j in range(end):
+                fy[j] *= ey[j]
+            while end > begin and fy[begin] < FAR:
+                begin += 1
+            while end > begin and fy[end - 1] < FAR:
+                end -= 1
+            powers(lines, y1 - y0, y0 * ay - ya, ay, sa, fy)
+            rows, start = (begin, end), (x0 * ax - xa) / sa
+            sums = _overlap(part, x1 - x0, rows, lines, ex, fx, start, ax / sa)
+            _block(block, sums, sa / sb, (xa - xb) / sb, (ya - yb) / sb)
             norm = 1.0 / (4.0 * math.pi**2 * sa * sa * sb * sb)
             for m in range(4):
                 for n in range(4):

@@ -77,7 +77,7 @@ def test_gaussians_to_single_precision():
         for i in range(0, out.size, LANES):
             store(out, i, gaussian(load(squares, i)))
 
-    squares = np.concatenate([np.linspace(0, 170, 4000), np.geomspace(1e-7, 1, 1000), [0.0] * 8])
+    squares = np.concatenate([np.linspace(0, 80, 4000), np.geomspace(1e-7, 1, 1000), [0.0] * 8])
     squares = squares[: len(squares) // LANES * LANES].astype(np.float32)
     out = np.empty_like(squares)
     all_of(squares, out)
@@ -85,10 +85,11 @@ def test_gaussians_to_single_precision():
     # the argument has single precision, too
     assert np.max(np.abs(out / exact - 1) / (1 + squares)) < 2.5e-7
     assert out[squares == 0].tolist() == [1.0] * np.count_nonzero(squares == 0)
-    far = np.array([174, 200, 1e4, 1e30, 1e37, 90, 80, 70], np.float32)
+    far = np.array([84, 200, 1e4, 1e30, 1e37, 84, 84, 84], np.float32)
     out = np.empty_like(far)
     all_of(far, out)
-    assert np.all(out[:5] < 3e-38) and np.all(out > 0)
+    assert np.all(out < 1e-18)
+    assert np.all(out**2 > np.finfo(np.float32).tiny)  # no number that slows a processor
 
 
 @numba.njit
