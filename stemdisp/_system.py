@@ -154,7 +154,12 @@ class System:
         """Add to what is summed up for the widths what columns (n, 4) give the background."""
         if self.surface is None:
             return np.array(widths)
-        return np.concatenate([widths, self.surface.T @ columns[:, 0]])
+        return np.concatenate([widths, self._beneath @ columns[:, 0]])
+
+    @cached_property
+    def _beneath(self) -> Any:
+        """Transpose of `surface`: to make one takes as long as to use it."""
+        return self.surface.T
 
     @cached_property
     def _widths_inverse(self) -> np.ndarray:

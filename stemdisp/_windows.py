@@ -116,3 +116,16 @@ def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, d
                 data[entry + 2] = v2 * unit * units[2]
                 for n in range(3):
                     cols[entry + n] = 3 * place[b] + n
+
+
+@compiled
+def quadratic_forms(lo, hi, at, values, matrix, out):
+    """Write ``v @ matrix @ v`` for sparse vectors v: `values` (n, k) at the places `at` (n, k)."""
+    for a in range(lo, hi):
+        whole = 0.0
+        for m in range(at.shape[1]):
+            row, value = matrix[at[a, m]], 0.0
+            for n in range(at.shape[1]):
+                value += row[at[a, n]] * values[a, n]
+            whole += value * values[a, m]
+        out[a] = whole

@@ -15,7 +15,7 @@ from stemdisp._ellipse import axes
 from stemdisp._medians import middle
 from stemdisp._model import Problem, State, seen_weight
 from stemdisp._system import Neighbours, System
-from stemdisp._windows import covariance_rows, window_covariance
+from stemdisp._windows import covariance_rows, quadratic_forms, window_covariance
 from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio, ring_spectrum
 from stemdisp.tables import Quality
 
@@ -27,7 +27,6 @@ NEIGHBOURHOOD_A = 3.2
 DETECTION = 3.0  # standard errors of intensity
 EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut by it
 MASKED_SHARE = 0.1
-ROWS = 4096  # columns whose background is looked at in one go
 BLOCK = 0.9  # widths: blocks over which the residual is averaged before its power is taken
 SAMPLE = 20_000  # blocks from which the typical power is taken
 SINGULAR = 1e-7  # share of a variance that is added to it, for rounding
@@ -187,19 +186,10 @@ def _shared_response(
     seen = np.empty((n, n_widths + 1, n_widths + 1))
     seen[:, :n_widths, :n_widths] = covariance[:n_widths, :n_widths]
     seen[:, :n_widths, -1] = seen[:, -1, :n_widths] = basis @ covariance[n_widths:, :n_widths]
-    seen[:, -1, -1] = _squared(basis, covariance[n_widths:, n_widths:])
+    at, values, out = basis.indices.reshape(n, 16), basis.data.reshape(n, 16), np.empty(n)
+    problem.crew.share(quadratic_forms, n, at, values, covariance[n_widths:, n_widths:], out)
+    seen[:, -1, -1] = out
     return response @ _roots(seen)
-
-
-def _squared(basis: sparse.csr_array, matrix: np.ndarray) -> np.ndarray:
-    """Give ``b @ matrix @ b`` for each row b of a matrix with 16 entries a row, some at a time."""
-    at, values = basis.indices.reshape(-1, 16), basis.data.reshape(-1, 16)
-    out = np.empty(len(at))
-    for lo in range(0, len(at), ROWS):
-        part = slice(lo, lo + ROWS)
-        block = matrix[at[part, :, None], at[part, None, :]]
-        out[part] = np.einsum("ni,nij,nj->n", values[part], block, values[part])
-    return out
 
 
 def _roots(matrices: np.ndarray) -> np.ndarray:
