@@ -167,9 +167,9 @@ class Tiles:
                 part = image[_tile(corner, self.shape)]
                 if weight is not None:
                     part = part / np.sqrt(np.maximum(weight[_tile(corner, self.shape)], 1e-12))
-                tapered = part * taper.values
-                mean = tapered.dtype.type(np.sum(tapered) / taper.area)
-                tapered -= mean * taper.values
+                mean = np.einsum("ij,ij->", part, taper.values) / taper.area
+                tapered = part - kind.type(mean)
+                tapered *= taper.values
                 along_x = fft.rfft(tapered, axis=1, overwrite_x=True)[:, :n_modes]
                 modes = fft.fft(np.ascontiguousarray(along_x), axis=0, overwrite_x=True)
                 np.square(modes.real, out=powers[k])
