@@ -206,6 +206,18 @@ def test_summed_information_is_that_of_the_closed_forms_and_sees_weights():
     assert np.abs(found - closed).max() > 0.01 * np.abs(closed).max()
 
 
+def test_nothing_lies_beyond_the_border_in_sums():
+    # what is left of the first column's pixels must not be taken for those beside the second
+    unit = np.array([[1.0, 50.3, 40.2, 3.3], [1.0, 101.4, 60.7, 3.1]])
+    near, found = Neighbours.within(unit[:, 1:3], 5.0), np.empty((2, 4, 4), np.float32)
+    weight = np.random.default_rng(12).uniform(1, 2, GRID).astype(np.float32)
+    _summed.summed_pairs(0, 2, near.indptr, near.indices, unit, weight, 6.0, *SQUARE, found)
+    for block, column in zip(found, unit, strict=True):
+        d = derivatives(column)
+        expected = np.array([[np.sum(p * q * weight) for q in d] for p in d])
+        np.testing.assert_allclose(block, expected, atol=2e-5 * np.abs(expected).max())
+
+
 def test_blocks_are_summed_to_the_last_pixel():
     image = np.random.default_rng(7).normal(size=(11, 14)).astype(np.float32)
     found = block_sums(image, 4)

@@ -443,6 +443,29 @@ def test_the_pace_on_coarser_pixels_saves_a_step_and_nothing_else(monkeypatch):
             assert off.max() < 0.05  # what is too little to matter
 
 
+def test_a_pace_is_known_after_three_steps(small, monkeypatch):
+    from stemdisp import _joint
+    from stemdisp._model import UNKNOWN_PACE
+
+    truth, image = small
+    seen, iterate = [], _joint.iterate
+
+    def listen(problem, state, **options):
+        after = iterate(problem, state, **options)
+        seen.append((after.iterations - state.iterations, after.pace))
+        return after
+
+    monkeypatch.setattr(_joint, "iterate", listen)
+    for steps in (1, 2, 3, 40):
+        noisy_image = noisy(np.random.default_rng(9), image, "idpc")
+        fit(noisy_image, seeds(truth), "idpc", max_iterations=steps)
+    assert {min(steps, 3) for steps, _ in seen} == {1, 2, 3}
+    for steps, pace in seen:
+        assert (pace == UNKNOWN_PACE) == (steps < 3)
+        low, high = _joint.RATIOS
+        assert low <= pace <= high
+
+
 @pytest.mark.parametrize("noise", ["idpc", "white"])
 def test_errors_come_from_the_last_step_where_nothing_has_moved_since(small, noise, monkeypatch):
     from stemdisp import _joint
@@ -472,6 +495,18 @@ def test_errors_come_from_the_last_step_where_nothing_has_moved_since(small, noi
     monkeypatch.setattr(_joint, "assemble", lambda *a: made.append(1) or assemble(*a))
     again, same = errors(max_iterations=1)
     assert same == count and np.array_equal(far, again)
+
+
+def test_errors_of_counts_come_from_sums_where_columns_are(small, monkeypatch):
+    from stemdisp import _joint
+
+    truth, image = small
+    noisy_image = noisy(np.random.default_rng(8), image, "poisson")
+    found = fit(noisy_image, seeds(truth), "poisson").attrs["fit"].covariance.toarray()
+    # however near columns are: sums were taken before the last steps
+    monkeypatch.setattr(_joint, "KNOWN", 0.0)
+    again = fit(noisy_image, seeds(truth), "poisson").attrs["fit"].covariance.toarray()
+    np.testing.assert_array_equal(found, again)
 
 
 @pytest.mark.parametrize(("noise", "slope"), [("idpc", -2.0), ("white", 0.0)])
