@@ -15,7 +15,8 @@ def turn_rows(lo, hi, better, response, inverse, low, shade, share, along, doubl
     """Write the next direction of conjugate gradients, (n, 4), from the one before in `along`.
 
     `better` are the residuals times `inverse`; `low` (n_groups,) is what the shared widths and
-    `shade` (n or 0,) what the background under each column takes from them.
+    `shade` (n or 0,) what the background under each column takes from them. `doubled` (n, 8)
+    receives the direction twice side by side, for two rows of a block in one vector.
     """
     for a in range(lo, hi):
         for m in range(4):
@@ -34,15 +35,13 @@ def multiply_rows(
 ):
     """Write batches `lo` to `hi` of the rows of the matrix times a vector to `out` (n, 4).
 
-    `vector` (n, 4) belongs to the columns, `widths` (n_groups,) to what they share, `shade`
-    (n or 0,) is the background under each. `sums` (n_batches, 1 + n_groups) receives the batch's
+    `vector` (n, 4), and `doubled` (n, 8) by `turn_rows`, belongs to the columns, `widths`
+    (n_groups,) to what they share, `shade` (n or 0,) is the background under each. `damping`
+    (n, 4) is added to the diagonal of the `blocks`. `sums` (n_batches, 1 + n_groups) receives the batch's
     share of the product with the vector itself, and of that with the transposed `border`.
     """
-    flat, twice, zero = (
-        blocks.reshape(blocks.size),
-        doubled.reshape(doubled.size),
-        spread(np.float32(0)),
-    )
+    flat, twice = blocks.reshape(blocks.size), doubled.reshape(doubled.size)
+    zero = spread(np.float32(0))
     for batch in range(lo, hi):
         for g in range(sums.shape[1]):
             sums[batch, g] = 0.0
