@@ -37,8 +37,8 @@ def multiply_rows(
 
     `vector` (n, 4), and `doubled` (n, 8) by `turn_rows`, belongs to the columns, `widths`
     (n_groups,) to what they share, `shade` (n or 0,) is the background under each. `damping`
-    (n, 4) is added to the diagonal of the `blocks`. `sums` (n_batches, 1 + n_groups) receives the batch's
-    share of the product with the vector itself, and of that with the transposed `border`.
+    (n, 4) is added to the diagonal of the `blocks`. `sums` (n_batches, 1 + n_groups) receives the
+    batch's share of the product with the vector itself, and of that with the transposed `border`.
     """
     flat, twice = blocks.reshape(blocks.size), doubled.reshape(doubled.size)
     zero = spread(np.float32(0))

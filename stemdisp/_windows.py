@@ -14,9 +14,10 @@ def window_covariance(lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, 
     """Write covariance blocks (n_pairs, 3, 3) of V, x, y between each column and its neighbours.
 
     The information matrix of the column's neighbourhood, gathered from the `blocks` of the
-    whole and what `prior` (n, 4) adds to their diagonal, is inverted; columns beyond it are taken as known, which changes a variance by about
-    0.1 % for a neighbourhood of 3.3 A. Of a column `p` parameters are its own (see `normal_rows`).
-    In front the matrix is filled up to a multiple of 3 with parameters that nothing depends on.
+    whole and what `prior` (n, 4) adds to their diagonal, is inverted; columns beyond it are taken
+    as known, which changes a variance by about 0.1 % for a neighbourhood of 3.3 A. Of a column
+    `p` parameters are its own (see `normal_rows`). In front the matrix is filled up to a multiple
+    of 3 with parameters that nothing depends on.
     """
     most = 0
     for a in range(lo, hi):
