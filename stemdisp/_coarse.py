@@ -102,7 +102,6 @@ def back(drawn: State, state: State, problem: Problem, block: int) -> State:
         shape=drawn.shape,
         iterations=drawn.iterations,
         pace=drawn.pace,
-        solved=None,
     )
 
 

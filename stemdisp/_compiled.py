@@ -34,7 +34,7 @@ _FLAGS = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
     "no_cfunc_wrapper": True,
 }
-_VECTORS = "stemdisp._vectors"  # what it defines is written into compiled functions
+_OURS = f"{__name__.partition('.')[0]}."  # modules of this package
 # They change no code.
 _NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"}
 
@@ -144,8 +144,9 @@ def _source(function: FunctionType) -> list[str]:
             value = each.__globals__.get(name)
             if isinstance(value, int | float | tuple | str | np.generic):
                 found[f"{each.__module__}.{name}"] = repr(value)
-            elif getattr(value, "__module__", None) == _VECTORS:
-                path = str(sys.modules[_VECTORS].__file__)
+            elif str(getattr(value, "__module__", None)).startswith(_OURS):
+                # whatever it is (`_vectors` defines no functions), its file is a part of it
+                path = str(sys.modules[value.__module__].__file__)
                 found[path] = _file_digest(path)
     found[__file__] = _file_digest(__file__)
     return [f"{name}={found[name]}" for name in sorted(found)]

@@ -10,37 +10,14 @@ import math
 
 import numpy as np
 
-from stemdisp._compiled import compiled, inner
-from stemdisp._kernels import window
+from stemdisp._compiled import compiled
+from stemdisp._kernels import gaussian_line, window
 from stemdisp._model import REACH, RENDERED, Problem, State
+from stemdisp._vectors import LANES
 
 MOST = 0.5  # ellipticity beyond which a column is two, or none
 # Neighbours share what a change of shape explains, so a step goes a little less far.
 CAUTION, MOST_STEP = 0.8, 0.1
-
-
-@inner
-def _line(out, start, stop, step, centre, s):
-    """Fill ``out[i - start] = exp(-(i step - centre)^2 / (2 s^2))`` by its recurrence.
-
-    Outwards from the pixel next to the centre, where the ratio of neighbours only falls.
-    """
-    near = min(max(math.floor(centre / step + 0.5), start), stop - 1)
-    i2 = 1.0 / (s * s)
-    d = near * step - centre
-    top = math.exp(-0.5 * d * d * i2)
-    fall = math.exp(-step * step * i2)
-    value, ratio = top, math.exp(-(d + 0.5 * step) * step * i2)
-    out[near - start] = top
-    for i in range(near + 1, stop):
-        value *= ratio
-        ratio *= fall
-        out[i - start] = value
-    value, ratio = top, math.exp((d - 0.5 * step) * step * i2)
-    for i in range(near - 1, start - 1, -1):
-        value *= ratio
-        ratio *= fall
-        out[i - start] = value
 
 
 @compiled
@@ -48,7 +25,7 @@ def subtract_ellipses(lo, hi, nx, columns, kind, shape, first, height, reach, ax
     """Take the difference between ellipses and circles off the strips `lo` to `hi` of `out`."""
     ny = out.shape[0]
     n_strips = first.size - 1
-    ex, ey, line = np.empty(nx, np.float32), np.empty(ny, np.float32), np.empty(nx, np.float32)
+    ex, ey, line = np.empty((3, max(nx, ny) + LANES), np.float32)
     for strip in range(lo, hi):
         row0, row1 = strip * height, (strip + 1) * height if strip + 1 < n_strips else ny
         for c in range(first[max(strip - 1, 0)], first[min(strip + 2, n_strips)]):
@@ -57,15 +34,16 @@ def subtract_ellipses(lo, hi, nx, columns, kind, shape, first, height, reach, ax
             x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (row0, row1), nx, nx)
             if x1 == x0 or (p == 0.0 and q == 0.0):
                 continue
-            _line(ex, x0, x1, ax, x, s)
-            _line(ey, y0, y1, ay, y, s)
+            gaussian_line(ex, x1 - x0, x0 * ax - x, ax, s, 1.0)
+            gaussian_line(ey, y1 - y0, y0 * ay - y, ay, s, 1.0)
             det = 1.0 - p * p - q * q
             # inverse covariance: along x, mixed, along y, in 1 / s^2
             along, mixed, across = (1.0 - p) / det, -q / det, (1.0 + p) / det
             peak = v / (2.0 * math.pi * s * s)
             for j in range(y0, y1):
                 w = (j * ay - y) / s
-                _line(line, x0, x1, ax, x - s * w * mixed / along, s / math.sqrt(along))
+                begin = x0 * ax - (x - s * w * mixed / along)
+                gaussian_line(line, x1 - x0, begin, ax, s / math.sqrt(along), 1.0)
                 row = math.exp(-0.5 * (across - mixed * mixed / along) * w * w) / math.sqrt(det)
                 for i in range(x0, x1):
                     value = peak * (row * line[i - x0] - ey[j - y0] * ex[i - x0])
@@ -82,14 +60,13 @@ def project_ellipses(lo, hi, residual, nx, weight, columns, first, reach, order,
     further factor ``(6 - t) / s^2``.
     """
     ny = residual.shape[0]
-    ex, ey = np.empty(nx, np.float32), np.empty(ny, np.float32)
+    ex, ey = np.empty((2, max(nx, ny) + LANES), np.float32)
     for c in range(first[lo], first[hi]):
         v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
         x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
         gp, gq, np_, nq = 0.0, 0.0, 0.0, 0.0
-        if x1 > x0:
-            _line(ex, x0, x1, ax, x, s)
-            _line(ey, y0, y1, ay, y, s)
+        gaussian_line(ex, x1 - x0, x0 * ax - x, ax, s, 1.0)
+        gaussian_line(ey, y1 - y0, y0 * ay - y, ay, s, 1.0)
         norm = v / (2.0 * math.pi * s * s)
         for j in range(y0, y1):
             w = (j * ay - y) / s
@@ -106,16 +83,17 @@ def project_ellipses(lo, hi, residual, nx, weight, columns, first, reach, order,
         out[c, 0], out[c, 1], out[c, 2], out[c, 3] = gp, gq, np_, nq
 
 
-def take_off(problem: Problem, state: State, residual: np.ndarray) -> None:
-    """Make a residual of round columns one of ellipses."""
+def take_off(problem: Problem, state: State) -> None:
+    """Make the residual of round columns one of ellipses."""
     strips = problem.strips
     problem.crew.share(
         subtract_ellipses, strips.count, problem.image.shape[1], state.columns, problem.kind,
-        state.shape, strips.first, strips.height, RENDERED, *problem.step, problem.weight, residual,
+        state.shape, strips.first, strips.height, RENDERED, *problem.step, problem.weight,
+        problem.scratch,
     )  # fmt: skip
 
 
-def improve(problem: Problem, state: State, residual: np.ndarray, held: np.ndarray) -> np.ndarray:
+def improve(problem: Problem, state: State, held: np.ndarray) -> np.ndarray:
     """One step of the shapes (n_kinds, 2); `held` kinds, hardly visible, stay round.
 
     All columns of a kind together: the sum of their gradients over that of their norms.
@@ -123,7 +101,7 @@ def improve(problem: Problem, state: State, residual: np.ndarray, held: np.ndarr
     sums = np.empty((len(state.columns), 4))
     strips = problem.strips
     problem.crew.share(
-        project_ellipses, strips.count, residual, problem.image.shape[1], problem.weight,
+        project_ellipses, strips.count, problem.scratch, problem.image.shape[1], problem.weight,
         state.columns, strips.first, REACH, problem.order, *problem.step, sums,
     )  # fmt: skip
     shape = state.shape.copy()

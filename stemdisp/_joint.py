@@ -35,8 +35,8 @@ FAINT = 4.0  # standard errors of intensity below which steps in position are he
 NEGLIGIBLE = 0.05  # of its standard error: a position that has less to go may stay
 RATIOS = (0.1, 0.9)  # of steps that follow each other; smaller ones are luck
 SOLVED = 0.02  # residual of a step's linear system: steps correct what earlier ones left
-KNOWN = 0.005  # the same, beyond which the covariance needs equations of its own
 SAME = 0.05  # rms change, in widths and intensities, that leaves the normal equations as they are
+KNOWN = 0.005  # the same, beyond which the covariance needs equations of its own
 SHAPE_CHANGE = 1e-3  # of an ellipse, below which it is at rest
 WIDTH_SPREAD = 0.15  # by which widths of one kind may differ where the image does not say
 
@@ -120,13 +120,13 @@ class _Stage:
         `least` are the length and the share of a standard error that are too little to matter.
         """
         problem = self.problem
-        residual, inner = residual_image(problem, state)
+        _, inner = residual_image(problem, state)
         gradient = np.empty_like(state.columns)
         problem.crew.share(
             _kernels.project_columns,
             problem.strips.count,
             problem.scratch,
-            residual.shape[1],
+            problem.image.shape[1],
             state.columns,
             problem.strips.first,
             REACH,
@@ -146,7 +146,7 @@ class _Stage:
         widths = shared[: len(self.held)]
         new, moved = self._move(state, own, widths, surface, system.inverse, limits)
         if len(state.shape):
-            new = replace(new, shape=self._reshape(state, residual))
+            new = replace(new, shape=self._reshape(state))
         return new, moved
 
     def recover(self) -> None:
@@ -154,14 +154,14 @@ class _Stage:
         self.seen = replace(self.seen, pairs=self.seen.pairs[:0])
         self.assembled = None
 
-    def _reshape(self, state: State, residual: np.ndarray) -> np.ndarray:
+    def _reshape(self, state: State) -> np.ndarray:
         """Take a step in how elliptical columns are, unless their widths are held."""
         from stemdisp._ellipse import improve
 
         if not self.problem.free_widths:
             return state.shape
         held = _hardly_shown(state.volume, self.problem.kind)
-        step = improve(self.problem, state, residual, held) - state.shape
+        step = improve(self.problem, state, held) - state.shape
         return state.shape + self.shape_brake.slow([step])[0]
 
     def _system(self, state: State) -> System:

@@ -23,58 +23,8 @@ import numpy as np
 from stemdisp._compiled import compiled, inner
 from stemdisp._vectors import LANES, gaussian, load, ramp, spread, store, total
 
-SMALL, TERMS = 0.13, 10  # argument and terms with which a series of exp is good to 1e-16
 WIDE = 2 * LANES  # pixels of a row that are worked on in one go
 U8 = np.uint64(LANES)
-
-
-@inner
-def _exp(x):
-    """Give exp(x); the series where it is as good, since most arguments are next to nothing."""
-    if abs(x) > SMALL:
-        return math.exp(x)
-    value = 1.0
-    for k in range(TERMS, 0, -1):
-        value = 1.0 + x * value / k
-    return value
-
-
-@inner
-def _lines(ex, ey, box, at, steps, s):
-    """Fill `ex`, `ey` with ``exp(-d^2 / (2 s^2))``, d the distance from a point along x and y.
-
-    Returns where in them the first column and the first row of pixels of `box` stand. Both must
-    hold twice the longer side of the image and one more: from the pixel next to the point, in the
-    middle, four recurrences go outwards as far as the farthest needs (one loop is less to compile
-    than four). Outwards the ratio of neighbours only falls.
-    """
-    x0, x1, y0, y1 = box
-    ax, ay = steps
-    middle = ex.size // 2
-    near_x = min(max(math.floor(at[0] / ax + 0.5), x0), x1 - 1)
-    near_y = min(max(math.floor(at[1] / ay + 0.5), y0), y1 - 1)
-    i2 = 1.0 / (s * s)
-    dx, dy = near_x * ax - at[0], near_y * ay - at[1]
-    fall_x = math.exp(-ax * ax * i2)
-    fall_y = fall_x if ax == ay else math.exp(-ay * ay * i2)
-    right = left = _exp(-0.5 * dx * dx * i2)
-    down = up = _exp(-0.5 * dy * dy * i2)
-    to_right, to_down = _exp(-(dx + 0.5 * ax) * ax * i2), _exp(-(dy + 0.5 * ay) * ay * i2)
-    to_left, to_up = fall_x / to_right, fall_y / to_down
-    ex[middle], ey[middle] = left, up
-    most = max(max(near_x - x0, x1 - 1 - near_x), max(near_y - y0, y1 - 1 - near_y))
-    for i in range(1, most + 1):
-        right *= to_right
-        left *= to_left
-        down *= to_down
-        up *= to_up
-        to_right *= fall_x
-        to_left *= fall_x
-        to_down *= fall_y
-        to_up *= fall_y
-        ex[middle + i], ex[middle - i] = right, left
-        ey[middle + i], ey[middle - i] = down, up
-    return middle - (near_x - x0), middle - (near_y - y0)
 
 
 @inner
@@ -304,29 +254,27 @@ def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
     ``t, (u^2 - 1)^2 + u^2 w^2, ..., t (t - 4)^2`` (order 1: squared gradients of the same).
     """
     ny, nx = weight.shape
-    ex, ey = np.empty((2, 2 * max(nx, ny) + 1), np.float32)
+    ex, ey = np.empty((2, max(nx, ny) + LANES), np.float32)
     for c in range(first[lo], first[hi]):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
-        box = window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
-        x0, x1, y0, y1 = box
-        left, top = 0, 0
-        if x1 > x0:
-            left, top = _lines(ex, ey, box, (x, y), (ax, ay), s)
+        x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
+        gaussian_line(ex, x1 - x0, x0 * ax - x, ax, s, 1.0)
+        gaussian_line(ey, y1 - y0, y0 * ay - y, ay, s, 1.0)
         pv, px, py, ps, pg, pt = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for j in range(y0, y1):
             w2, g, g2 = ((j * ay - y) / s) ** 2, 0.0, 0.0
             m0, m2, m4, m6 = 0.0, 0.0, 0.0, 0.0  # moments of g^2 along the row
             for i in range(x0, x1):
                 u2 = ((i * ax - x) / s) ** 2
-                e = ex[left + i - x0] * weight[j, i]
+                e = ex[i - x0] * weight[j, i]
                 g += e
                 g2 += e * u2
-                e *= ex[left + i - x0]
+                e *= ex[i - x0]
                 m0 += e
                 m2 += e * u2
                 m4 += e * u2 * u2
                 m6 += e * u2 * u2 * u2
-            here = ey[top + j - y0]
+            here = ey[j - y0]
             pg += here * g
             pt += here * (g2 + (w2 - 2.0) * g)
             e = here * here

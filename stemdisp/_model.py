@@ -167,7 +167,7 @@ def residual_image(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarr
     if len(state.shape):
         from stemdisp._ellipse import take_off
 
-        take_off(problem, state, out)
+        take_off(problem, state)
     return problem.residual, inner.sum(axis=0).ravel()
 
 

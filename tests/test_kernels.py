@@ -15,6 +15,7 @@ from stemdisp._memory import image_room
 from stemdisp._model import Strips
 from stemdisp._steps import move_columns
 from stemdisp._system import Neighbours
+from stemdisp.refine import OUTSIDE
 
 GRID = (96, 104)
 # V, x, y, width; the third is cut by the border
@@ -269,13 +270,15 @@ def test_images_narrower_than_a_window(nx):
 
 def test_columns_beyond_the_border_are_those_that_miss_their_share():
     rng = np.random.default_rng(10)
-    columns = np.column_stack(
-        [np.ones(500), rng.uniform(-9, 113, 500), rng.uniform(-9, 105, 500), np.full(500, 4.0)]
-    )
+    xy = np.column_stack([rng.uniform(-9, 113, 500), rng.uniform(-9, 105, 500)])
+    corner = np.stack(np.meshgrid(np.arange(0, 9, 0.1), np.arange(0, 9, 0.1)), -1).reshape(-1, 2)
+    xy = np.concatenate([xy, corner])
+    columns = np.column_stack([np.ones(len(xy)), xy, np.full(len(xy), 4.0)])
     seen = seen_inside(columns, GRID, step=SQUARE, reach=3.5, order=0)[:, 4]
-    beyond = outside(columns, GRID, step=SQUARE, reach=3.5, share=0.3)
-    np.testing.assert_array_equal(beyond, seen < 0.7)
-    assert 50 < np.count_nonzero(beyond) < 250
+    beyond = outside(columns, GRID, step=SQUARE, reach=3.5, share=OUTSIDE)
+    np.testing.assert_array_equal(beyond, 1.0 - seen > OUTSIDE)
+    assert 50 < np.count_nonzero(beyond[:500]) < 250
+    assert 100 < np.count_nonzero(beyond[500:]) < len(corner) - 100
 
 
 @pytest.mark.parametrize(("shape", "wide"), [((4, 1024), 1040), ((4, 1000), 1008), ((4, 5), 16)])
@@ -355,11 +358,6 @@ def test_medians_of_groups():
         middles(np.array([3.0, 1.0, 2.0, 9.0]), np.array([0, 0, 0, 1])), [2.0, 9.0]
     )
     assert np.isnan(middle(np.empty(0)))
-
-
-@pytest.mark.parametrize("x", [0.0, 1e-9, -0.03, 0.1299, -0.1301, -0.7, -30.0])
-def test_the_series_of_exp_is_as_good_as_exp(x):
-    assert _kernels._exp.py_func(x) == pytest.approx(np.exp(x), rel=4e-16)
 
 
 class TestMoves:

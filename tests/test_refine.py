@@ -628,3 +628,26 @@ def test_a_species_that_the_image_does_not_show_has_no_width(noise):
     assert (table.loc[inside & oxygen, "quality"] & int(Quality.NOT_DETECTED)).mean() > 0.8
     pull = (table["intensity"] - truth["intensity"]) / table["intensity_err"]
     assert np.abs(pull[inside & oxygen]).max() < 5
+
+
+def test_heights_are_those_over_the_darkest_pixels_around():
+    from stemdisp._background import Background
+    from stemdisp._start import Scaled, _heights
+    from stemdisp._threads import Crew
+
+    block, image = 4, np.ones((200, 200), np.float32)
+    image[100:104, 100:104] = 3.0
+    mask, at = np.ones(image.shape, dtype=bool), np.array([[101.5, 101.5]])
+    background = Background.build(mask, 150.0)
+    found = []
+    with Crew() as crew:
+        # one dark mean over a block, wherever in its pool of 5 x 5 it stands
+        for row, col in [(None, None), *((r, c) for r in range(80, 100, 4) for c in (80, 92, 96))]:
+            dark = image.copy()
+            if row is not None:
+                dark[row : row + 4, col : col + 4] = -2.0
+            scaled = Scaled(dark, mask, np.empty((0, 0), np.float32), 0.0, 1.0, (0.1, 0.1))
+            found.append(_heights(scaled, at, background, block, crew)[0].item())
+    assert found[0] == pytest.approx(2.0)
+    np.testing.assert_allclose(found[1:], found[1])  # wherever it stands in its pool
+    assert found[1] > found[0] + 0.5
