@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from scipy import linalg, sparse
 from scipy.interpolate import BSpline
 
 from stemdisp._kernels import sum_blocks
+from stemdisp._memory import in_one_line
 from stemdisp._threads import Crew
 
 MOST_PIECES = 40
@@ -154,11 +154,7 @@ def block_sums(image: np.ndarray, block: int, crew: Crew | None = None) -> np.nd
     """Sum over blocks of `block` x `block` px; the last ones may be smaller."""
     ny, nx = image.shape
     out = np.empty((-(-ny // block), -(-nx // block)), np.float32)
-    image = np.asarray(image, np.float32)
-    if image.strides[1] != image.itemsize or image.strides[0] < 0:
-        image = np.ascontiguousarray(image)
-    gap = image.strides[0] // image.itemsize
-    flat = as_strided(image, ((ny - 1) * gap + nx,), (image.itemsize,))
+    flat, gap = in_one_line(image)
     if crew is None:
         sum_blocks(0, len(out), flat, gap, ny, nx, block, out)
     else:

@@ -13,7 +13,7 @@ import numpy as np
 from stemdisp._compiled import compiled
 from stemdisp._kernels import gaussian_line, window
 from stemdisp._model import REACH, RENDERED, Problem, State
-from stemdisp._vectors import LANES
+from stemdisp._vectors import WIDE
 
 MOST = 0.5  # ellipticity beyond which a column is two, or none
 # Neighbours share what a change of shape explains, so a step goes a little less far.
@@ -25,7 +25,7 @@ def subtract_ellipses(lo, hi, nx, columns, kind, shape, first, height, reach, ax
     """Take the difference between ellipses and circles off the strips `lo` to `hi` of `out`."""
     ny = out.shape[0]
     n_strips = first.size - 1
-    ex, ey, line = np.empty((3, max(nx, ny) + LANES), np.float32)
+    ex, ey, line = np.empty((3, max(nx, ny) + WIDE), np.float32)
     for strip in range(lo, hi):
         row0, row1 = strip * height, (strip + 1) * height if strip + 1 < n_strips else ny
         for c in range(first[max(strip - 1, 0)], first[min(strip + 2, n_strips)]):
@@ -60,7 +60,7 @@ def project_ellipses(lo, hi, residual, nx, weight, columns, first, reach, order,
     further factor ``(6 - t) / s^2``.
     """
     ny = residual.shape[0]
-    ex, ey = np.empty((2, max(nx, ny) + LANES), np.float32)
+    ex, ey = np.empty((2, max(nx, ny) + WIDE), np.float32)
     for c in range(first[lo], first[hi]):
         v, x, y, s = columns[c, 0], columns[c, 1], columns[c, 2], columns[c, 3]
         x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (0, ny), nx, nx)

@@ -21,17 +21,22 @@ import math
 import numpy as np
 
 from stemdisp._compiled import compiled, inner
-from stemdisp._vectors import LANES, gaussian, load, ramp, spread, store, total
-
-WIDE = 2 * LANES  # pixels of a row that are worked on in one go
-U8 = np.uint64(LANES)
+from stemdisp._vectors import (
+    WIDE,
+    gaussian,
+    load_wide,
+    ramp,
+    spread_wide,
+    store,
+    total,
+)
 
 
 @inner
 def window(x, y, r, ax, ay, rows, nx, room):
     """Columns and rows of pixels within `r` of a point, in the rows ``[rows[0], rows[1])``.
 
-    Columns are widened to whole pairs of vectors where there is `room` for them in a row, of
+    Columns are widened to whole vectors where there is `room` for them in a row, of
     which `nx` are pixels. All 0 for an empty window.
     """
     y0 = max(rows[0], math.ceil((y - r) / ay))
@@ -40,6 +45,7 @@ def window(x, y, r, ax, ay, rows, nx, room):
     x1 = min(nx, math.floor((x + r) / ax) + 1)
     if x1 <= x0 or y1 <= y0:
         return 0, 0, 0, 0
+    x0 = x0 // WIDE * WIDE
     width = min((x1 - x0 + WIDE - 1) // WIDE * WIDE, room)
     x0 = min(x0, room - width)
     return x0, x0 + width, y0, y1
@@ -52,8 +58,8 @@ def gaussian_line(out, n, start, step, s, factor):
     The first stands at the distance `start` from its middle, the others a `step` further each.
     """
     scale = 1.0 / s
-    peak, ahead = spread(np.float32(factor)), np.float32(step * scale)
-    for i in range(0, n, LANES):
+    peak, ahead = spread_wide(np.float32(factor)), np.float32(step * scale)
+    for i in range(0, n, WIDE):
         u = ramp(np.float32((start + i * step) * scale), ahead)
         store(out, i, peak * gaussian(u * u))
 
@@ -74,11 +80,9 @@ def _subtract_columns(out, nx, columns, lo, hi, rows, reach, ax, ay, ex, ey):
         n = np.uint64(y1 - y0)
         for i in range(0, x1 - x0, WIDE):
             at = corner + np.uint64(i)
-            e0, e1 = load(ex, i), load(ex, i + LANES)
+            e = load_wide(ex, i)
             for j in range(n):
-                a = spread(ey[j])
-                store(flat, at, load(flat, at) - a * e0)
-                store(flat, at + U8, load(flat, at + U8) - a * e1)
+                store(flat, at, load_wide(flat, at) - spread_wide(ey[j]) * e)
                 at += stride
 
 
@@ -116,7 +120,7 @@ def residual_strips(
 ):
     """Write (image - background - columns) * weight to `out`, and what the background sees of it.
 
-    `weight` (ny, nx), or (0, 0) for ones. `out` is as wide as a number of whole pairs of vectors,
+    `weight` (ny, nx), or (0, 0) for ones. `out` is as wide as a number of whole vectors,
     and 0 beyond the image. `spline` is ``(edge_y, basis_y, edge_x, basis_x)`` of
     `Background`; `seen` (n_strips, n_ky, n_kx) receives the inner products of each strip.
     """
@@ -162,9 +166,9 @@ def powers(out, n, start, step, s, factor):
     """
     scale = 1.0 / s
     ahead = np.float32(step * scale)
-    for i in range(0, n, LANES):
+    for i in range(0, n, WIDE):
         w = ramp(np.float32((start + i * step) * scale), ahead)
-        value = load(factor, i)
+        value = load_wide(factor, i)
         for k in range(5):
             store(out[k], i, value)
             value = value * w
@@ -172,25 +176,19 @@ def powers(out, n, start, step, s, factor):
 
 @inner
 def sum_columns(flat, at, stride, n, lines):
-    """Sum `n` rows of two vectors of pixels, times each of the five `lines`: ten vectors."""
+    """Sum `n` rows of a vector of pixels, times each of the five `lines`: five vectors."""
     f0, f1, f2, f3, f4 = lines[0], lines[1], lines[2], lines[3], lines[4]
-    zero = spread(np.float32(0))
-    a0, b0, c0, d0, e0 = zero, zero, zero, zero, zero
-    a1, b1, c1, d1, e1 = zero, zero, zero, zero, zero
+    zero = spread_wide(np.float32(0))
+    a, b, c, d, e = zero, zero, zero, zero, zero
     for j in range(n):
-        p0, p1 = load(flat, at), load(flat, at + U8)
-        g = spread(f0[j])
-        a0, a1 = a0 + p0 * g, a1 + p1 * g
-        g = spread(f1[j])
-        b0, b1 = b0 + p0 * g, b1 + p1 * g
-        g = spread(f2[j])
-        c0, c1 = c0 + p0 * g, c1 + p1 * g
-        g = spread(f3[j])
-        d0, d1 = d0 + p0 * g, d1 + p1 * g
-        g = spread(f4[j])
-        e0, e1 = e0 + p0 * g, e1 + p1 * g
+        p = load_wide(flat, at)
+        a = a + p * spread_wide(f0[j])
+        b = b + p * spread_wide(f1[j])
+        c = c + p * spread_wide(f2[j])
+        d = d + p * spread_wide(f3[j])
+        e = e + p * spread_wide(f4[j])
         at += stride
-    return (a0, b0, c0, d0, e0), (a1, b1, c1, d1, e1)
+    return a, b, c, d, e
 
 
 @compiled
@@ -205,9 +203,9 @@ def project_columns(lo, hi, residual, nx, columns, first, reach, order, ax, ay, 
     ny = residual.shape[0]
     stride = np.uint64(residual.shape[1])
     flat = residual.reshape(residual.size)
-    ey, lines = np.empty(ny + LANES, np.float32), np.empty((5, ny + LANES), np.float32)
+    ey, lines = np.empty(ny + WIDE, np.float32), np.empty((5, ny + WIDE), np.float32)
     zero, two, four, eight = (
-        spread(np.float32(0)), spread(np.float32(2)), spread(np.float32(4)), spread(np.float32(8))
+        spread_wide(np.float32(0)), spread_wide(np.float32(2)), spread_wide(np.float32(4)), spread_wide(np.float32(8))
     )  # fmt: skip
     for k in range(first[lo], first[hi]):
         v, x, y, s = columns[k, 0], columns[k, 1], columns[k, 2], columns[k, 3]
@@ -217,23 +215,21 @@ def project_columns(lo, hi, residual, nx, columns, first, reach, order, ax, ay, 
         corner = np.uint64(y0) * stride + np.uint64(x0)
         pv, px, py, ps = zero, zero, zero, zero
         for i in range(0, x1 - x0, WIDE):
-            both = sum_columns(flat, corner + np.uint64(i), stride, np.uint64(y1 - y0), lines)
-            for half in range(2):
-                a, b, c, d, e = both[half]
-                start = ((x0 + i + half * LANES) * ax - x) / s
-                u = ramp(np.float32(start), np.float32(ax / s))
-                g = gaussian(u * u)
-                if order == 0:
-                    pv = pv + g * a
-                    px = px + g * u * a
-                    py = py + g * b
-                    ps = ps + g * ((u * u - two) * a + c)
-                else:
-                    q = four - u * u
-                    pv = pv + g * ((q - two) * a - c)
-                    px = px + g * u * (q * a - c)
-                    py = py + g * (q * b - d)
-                    ps = ps + g * ((eight - q * q) * a + (q + q) * c - e)
+            at = corner + np.uint64(i)
+            a, b, c, d, e = sum_columns(flat, at, stride, np.uint64(y1 - y0), lines)
+            u = ramp(np.float32(((x0 + i) * ax - x) / s), np.float32(ax / s))
+            g = gaussian(u * u)
+            if order == 0:
+                pv = pv + g * a
+                px = px + g * u * a
+                py = py + g * b
+                ps = ps + g * ((u * u - two) * a + c)
+            else:
+                q = four - u * u
+                pv = pv + g * ((q - two) * a - c)
+                px = px + g * u * (q * a - c)
+                py = py + g * (q * b - d)
+                ps = ps + g * ((eight - q * q) * a + (q + q) * c - e)
         norm = 1.0 / (2.0 * math.pi * s * s)
         if order == 1:
             norm /= s * s
@@ -254,7 +250,7 @@ def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
     ``t, (u^2 - 1)^2 + u^2 w^2, ..., t (t - 4)^2`` (order 1: squared gradients of the same).
     """
     ny, nx = weight.shape
-    ex, ey = np.empty((2, max(nx, ny) + LANES), np.float32)
+    ex, ey = np.empty((2, max(nx, ny) + WIDE), np.float32)
     for c in range(first[lo], first[hi]):
         x, y, s = columns[c, 1], columns[c, 2], columns[c, 3]
         x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (0, ny), nx, nx)
@@ -331,3 +327,49 @@ def sum_blocks(lo, hi, flat, gap, ny, nx, block, out):
                 for k in range(block * i + 1, block * (i + 1)):
                     value += line[k]
                 sums[i] = value
+
+
+@compiled
+def halve_tile(flat, gap, mean, taper, sides, out):
+    """Write every second pixel of every second row of a tapered and smoothed tile to `out`.
+
+    Rows of the tile begin `gap` pixels after each other in `flat`; `taper` (ny, nx) is 0 at its
+    border. The filter weighs a pixel by 1/2 and those at distances of 1, 3, 5, ... along an axis by
+    `sides`.
+    """
+    ny, nx = taper.shape
+    half, far = nx // 2, sides.size
+    n_kept, wide = 4 * far, (nx + WIDE - 1) // WIDE * WIDE
+    kept = np.zeros((n_kept, wide), np.float32)  # the last rows of the tile
+    flat_kept, done = kept.reshape(kept.size), 0
+    line, odd = np.empty(wide, np.float32), np.zeros(half + 2 * far, np.float32)
+    for row in range(0, ny, 2):
+        while done < row + 2 * far:
+            here = kept[done % n_kept]
+            if done < ny:
+                part, over = flat[done * gap : done * gap + nx], taper[done]
+                for i in range(nx):
+                    here[i] = (part[i] - mean) * over[i]
+            else:
+                here[:] = 0.0
+            done += 1
+        centre = np.uint64(row % n_kept * wide)
+        for i in range(0, wide, WIDE):
+            at = np.uint64(i)
+            store(line, at, spread_wide(np.float32(0.5)) * load_wide(flat_kept, centre + at))
+        for k in range(far):
+            above = np.uint64((row - 2 * k - 1) % n_kept * wide)
+            below = np.uint64((row + 2 * k + 1) % n_kept * wide)
+            factor = spread_wide(sides[k])
+            for i in range(0, wide, WIDE):
+                at = np.uint64(i)
+                both = load_wide(flat_kept, above + at) + load_wide(flat_kept, below + at)
+                store(line, at, load_wide(line, at) + factor * both)
+        here = out[row // 2]
+        for i in range(np.uint64(half)):
+            here[i] = np.float32(0.5) * line[2 * i]
+            odd[i + np.uint64(far)] = line[2 * i + np.uint64(1)]
+        for k in range(far):
+            before, after = odd[far - 1 - k : far - 1 - k + half], odd[far + k : far + k + half]
+            for i in range(half):
+                here[i] += sides[k] * (before[i] + after[i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 LINE = 16  # pixels of single precision in a line of a cache
 HUGE = 1 << 21  # bytes of the pages in which systems hand out large pieces of memory
@@ -11,8 +12,8 @@ HUGE = 1 << 21  # bytes of the pages in which systems hand out large pieces of m
 def image_room(shape: tuple[int, ...], *, apart: bool = False) -> np.ndarray:
     """Give room for an image of single precision; what is in it is anything.
 
-    Large images begin where a large page may: the system then clears a few large pages instead
-    of a thousand small ones.
+    It begins where a line of a cache does. Large images begin where a large page may: the system
+    then clears a few large pages instead of a thousand small ones.
 
     Parameters
     ----------
@@ -32,8 +33,29 @@ def image_room(shape: tuple[int, ...], *, apart: bool = False) -> np.ndarray:
     if apart:
         nx = LINE * (-(-nx // LINE) | 1)
     size = ny * nx
-    if 4 * size < HUGE:
-        return np.empty((ny, nx), np.float32)
-    room = np.empty(size + HUGE // 4, np.float32)
-    begin = -room.ctypes.data % HUGE // 4
+    page = HUGE if 4 * size >= HUGE else 4 * LINE
+    room = np.empty(size + page // 4, np.float32)
+    begin = -room.ctypes.data % page // 4
     return room[begin : begin + size].reshape(ny, nx)
+
+
+def in_one_line(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """Give an image as one row of pixels, and after how many of them its next row begins.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+
+    Returns
+    -------
+    flat : ndarray of float32, shape (n,)
+        A view, where the pixels of a row follow one another.
+    gap : int
+        Row j begins at ``flat[j * gap]``.
+    """
+    image = np.asarray(image, np.float32)
+    ny, nx = image.shape
+    if image.strides[1] != image.itemsize or image.strides[0] < 0:
+        image = np.ascontiguousarray(image)
+    gap = image.strides[0] // image.itemsize
+    return as_strided(image, ((ny - 1) * gap + nx,), (image.itemsize,)), gap

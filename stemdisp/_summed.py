@@ -11,8 +11,8 @@ import math
 import numpy as np
 
 from stemdisp._compiled import compiled, inner
-from stemdisp._kernels import WIDE, gaussian_line, powers, sum_columns, window
-from stemdisp._vectors import LANES, load, ramp, spread, total
+from stemdisp._kernels import gaussian_line, powers, sum_columns, window
+from stemdisp._vectors import WIDE, load_wide, ramp, spread_wide, total
 
 FAR = 1e-9  # overlap of two columns along y that counts as none
 
@@ -38,27 +38,25 @@ def _overlap(part, wide, rows, lines, ex, fx, u0, step):
     v^2; u^3, u^2 v, u v^2, v^3; u^4, u^2 v^2, v^4. `lines` hold both columns along y times powers
     of v, `ex` and `fx` one of them along x each.
     """
-    zero = spread(np.float32(0))
+    zero = spread_wide(np.float32(0))
     t00, t10, t01, t20, t11, t02 = zero, zero, zero, zero, zero, zero
     t30, t21, t12, t03, t40, t22, t04 = zero, zero, zero, zero, zero, zero, zero
     begin, end = rows
     n = np.uint64(end - begin)
     seen = lines[:, begin:]
     for i in range(0, wide, WIDE):
-        both = sum_columns(part, np.uint64(begin * wide + i), np.uint64(wide), n, seen)
-        for half in range(2):
-            a, b, c, d, e = both[half]
-            at = i + half * LANES
-            u = ramp(np.float32(u0 + at * step), np.float32(step))
-            g = load(ex, at) * load(fx, at)
-            t00, t01, t02 = t00 + g * a, t01 + g * b, t02 + g * c
-            t03, t04 = t03 + g * d, t04 + g * e
-            g = g * u
-            t10, t11, t12 = t10 + g * a, t11 + g * b, t12 + g * c
-            g = g * u
-            t20, t21, t22 = t20 + g * a, t21 + g * b, t22 + g * c
-            g = g * u
-            t30, t40 = t30 + g * a, t40 + g * u * a
+        at = np.uint64(begin * wide + i)
+        a, b, c, d, e = sum_columns(part, at, np.uint64(wide), n, seen)
+        u = ramp(np.float32(u0 + i * step), np.float32(step))
+        g = load_wide(ex, i) * load_wide(fx, i)
+        t00, t01, t02 = t00 + g * a, t01 + g * b, t02 + g * c
+        t03, t04 = t03 + g * d, t04 + g * e
+        g = g * u
+        t10, t11, t12 = t10 + g * a, t11 + g * b, t12 + g * c
+        g = g * u
+        t20, t21, t22 = t20 + g * a, t21 + g * b, t22 + g * c
+        g = g * u
+        t30, t40 = t30 + g * a, t40 + g * u * a
     return (
         1.0 * total(t00), 1.0 * total(t10), 1.0 * total(t01), 1.0 * total(t20), 1.0 * total(t11),
         1.0 * total(t02), 1.0 * total(t30), 1.0 * total(t21), 1.0 * total(t12), 1.0 * total(t03),
@@ -107,8 +105,8 @@ def summed_pairs(lo, hi, indptr, indices, columns, weight, reach, ax, ay, out):
     high = min(ny, int(2.0 * reach * widest / ay) + 2)
     part = np.empty(high * min(room, int(2.0 * reach * widest / ax) + 2 + WIDE), np.float32)
     ex, fx = np.empty((2, room), np.float32)
-    ey, fy = np.empty((2, ny + LANES), np.float32)
-    lines, block = np.empty((5, ny + LANES), np.float32), np.empty((4, 4))
+    ey, fy = np.empty((2, ny + WIDE), np.float32)
+    lines, block = np.empty((5, ny + WIDE), np.float32), np.empty((4, 4))
     for a in range(lo, hi):
         xa, ya, sa = columns[a, 1], columns[a, 2], columns[a, 3]
         box = window(xa, ya, reach * sa, ax, ay, (0, ny), nx, room)

@@ -2,7 +2,7 @@
 
 Before a compiler's own vectors begin, a loop asks how long it is and whether its arrays overlap:
 in the short rows of a column's window that costs as much as the work. These functions say
-what is meant. They exist in compiled functions only; a vector holds 256 bits, and
+what is meant. They exist in compiled functions only; a vector holds 256 bits, a wide one 512, and
 where a processor has narrower ones the compiler takes several.
 """
 
@@ -21,8 +21,8 @@ from numba.extending import (
     type_callable,
 )
 
-LANES = 8  # numbers of single precision in a vector
-FOUR = 4  # of double precision
+LANES, WIDE = 8, 16  # numbers of single precision in a vector, and in a wide one
+FOUR, EIGHT = 4, 8  # of double precision
 LOG_2 = 0.6931471805599453
 _INT = ir.IntType(32)
 _ELEMENTS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
@@ -48,28 +48,36 @@ class _Model(models.PrimitiveModel):
 
 
 SINGLES, DOUBLES = Vector(types.float32, LANES), Vector(types.float64, FOUR)
+MANY_SINGLES, MANY_DOUBLES = Vector(types.float32, WIDE), Vector(types.float64, EIGHT)
 _KINDS = {kind.dtype: kind for kind in (SINGLES, DOUBLES)}
+_WIDE = {kind.dtype: kind for kind in (MANY_SINGLES, MANY_DOUBLES)}
 
 
 def _ints(*values: int) -> ir.Constant:
     return ir.Constant(ir.VectorType(_INT, len(values)), values)
 
 
-def _address(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+def _address(context: Any, builder: Any, signature: Any, args: Any, kind: Vector) -> Any:
     array = context.make_array(signature.args[0])(context, builder, args[0])
-    kind = _KINDS[signature.args[0].dtype].built
-    return builder.bitcast(builder.gep(array.data, [args[1]]), kind.as_pointer())
+    return builder.bitcast(builder.gep(array.data, [args[1]]), kind.built.as_pointer())
+
+
+def _load(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kind = signature.return_type
+    address = _address(context, builder, signature, args, kind)
+    return builder.load(address, align=kind.dtype.bitwidth // 8)
 
 
 @intrinsic
 def load(typing: Any, array: Any, at: Any) -> Any:
     """Give the numbers from ``array[at]`` on, of an array without gaps along one axis."""
+    return _KINDS[array.dtype](array, types.uint64), _load
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        size = signature.return_type.dtype.bitwidth // 8
-        return builder.load(_address(context, builder, signature, args), align=size)
 
-    return _KINDS[array.dtype](array, types.uint64), build
+@intrinsic
+def load_wide(typing: Any, array: Any, at: Any) -> Any:
+    """Give twice as many."""
+    return _WIDE[array.dtype](array, types.uint64), _load
 
 
 @intrinsic
@@ -77,11 +85,12 @@ def store(typing: Any, array: Any, at: Any, vector: Any) -> Any:
     """Write the numbers to ``array[at]`` and what follows."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        size = signature.args[2].dtype.bitwidth // 8
-        builder.store(args[2], _address(context, builder, signature, args), align=size)
+        kind = signature.args[2]
+        address = _address(context, builder, signature, args, kind)
+        builder.store(args[2], address, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(array, types.uint64, _KINDS[array.dtype]), build
+    return types.void(array, types.uint64, vector), build
 
 
 @intrinsic
@@ -103,14 +112,20 @@ def _spread(builder: Any, value: Any, kind: Vector) -> Any:
     return builder.shuffle_vector(first, none, _ints(*[0] * kind.lanes))
 
 
+def _fill(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return _spread(builder, args[0], signature.return_type)
+
+
 @intrinsic
 def spread(typing: Any, value: Any) -> Any:
     """Give a vector of one number."""
+    return _KINDS[value](value), _fill
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _spread(builder, args[0], signature.return_type)
 
-    return _KINDS[value](value), build
+@intrinsic
+def spread_wide(typing: Any, value: Any) -> Any:
+    """Give a wide one."""
+    return _WIDE[value](value), _fill
 
 
 @intrinsic
@@ -154,7 +169,7 @@ def quarters(typing: Any, one: Any, other: Any) -> Any:
 
 @intrinsic
 def ramp(typing: Any, start: Any, step: Any) -> Any:
-    """Give ``start, start + step, ...``."""
+    """Give ``start, start + step, ...``: a wide vector."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.return_type
@@ -162,7 +177,7 @@ def ramp(typing: Any, start: Any, step: Any) -> Any:
         steps = builder.fmul(_spread(builder, args[1], kind), numbers)
         return builder.fadd(_spread(builder, args[0], kind), steps)
 
-    return SINGLES(types.float32, types.float32), build
+    return MANY_SINGLES(types.float32, types.float32), build
 
 
 @intrinsic
@@ -198,35 +213,38 @@ def gaussian(typing: Any, square: Any) -> Any:
     """
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def every(value: float) -> ir.Constant:
-            return ir.Constant(SINGLES.built, [value] * LANES)
+        kind = signature.return_type
 
-        ints = ir.VectorType(_INT, LANES)
+        def every(value: float) -> ir.Constant:
+            return ir.Constant(kind.built, [value] * kind.lanes)
+
+        ints = ir.VectorType(_INT, kind.lanes)
         power = builder.fmul(args[0], every(-0.5 / LOG_2))
         low = builder.fcmp_ordered("<", power, every(-60.0))
         power = builder.select(low, every(-60.0), power)
         whole = builder.fptosi(builder.fsub(power, every(0.5)), ints)
-        rest = builder.fsub(power, builder.sitofp(whole, SINGLES.built))
+        rest = builder.fsub(power, builder.sitofp(whole, kind.built))
         rest = builder.fmul(rest, every(LOG_2))
         value = every(1.0)
         for k in range(7, 0, -1):
             value = builder.fmul(builder.fmul(value, rest), every(1.0 / k))
             value = builder.fadd(value, every(1.0))
-        bits = builder.shl(whole, _ints(*[23] * LANES))
+        bits = builder.shl(whole, _ints(*[23] * kind.lanes))
         bits = builder.add(builder.bitcast(value, ints), bits)
-        return builder.bitcast(bits, SINGLES.built)
+        return builder.bitcast(bits, kind.built)
 
-    return SINGLES(SINGLES), build
+    return square(square), build
 
 
 def _arithmetic(symbol: Any, name: str) -> None:
     """Let an operator combine two vectors of one kind."""
+    kinds = (*_KINDS.values(), *_WIDE.values())
 
     @type_callable(symbol)
     def choose(context: Any) -> Any:
-        return lambda one, other: one if one is other and one in _KINDS.values() else None
+        return lambda one, other: one if one is other and one in kinds else None
 
-    for kind in _KINDS.values():
+    for kind in kinds:
 
         @lower_builtin(symbol, kind, kind)
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
