@@ -8,6 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 
+def near_border(
+    columns: np.ndarray, shape: tuple[int, int], *, step: tuple[float, float], widths: float
+) -> np.ndarray:
+    """Tell the columns (n, 4) nearer to the border than so many of their widths; bool (n,)."""
+    room = widths * columns[:, 3]
+    out = np.zeros(len(columns), dtype=bool)
+    for n, pitch, at in zip(shape[::-1], step, (columns[:, 1], columns[:, 2]), strict=True):
+        out |= at < room
+        out |= at > (n - 1) * pitch - room
+    return out
+
+
 def seen_inside(
     columns: np.ndarray,
     shape: tuple[int, int],
@@ -37,9 +49,7 @@ def seen_inside(
     """
     out = np.ones((len(columns), 6))
     out[:, 5] = 0.0
-    last = (np.array(shape)[::-1] - 1) * step
-    room = reach * columns[:, 3:4]
-    cut = np.any((columns[:, 1:3] < room) | (columns[:, 1:3] > last - room), axis=1)
+    cut = near_border(columns, shape, step=step, widths=reach)
     if not cut.any():
         return out
     near = columns[cut]
@@ -67,9 +77,7 @@ def outside(
     A share that one whole width on either side of the border can decide: of a column with its
     middle further inside, in a corner, 0.29 is lost.
     """
-    last = (np.array(shape)[::-1] - 1) * step
-    xy, room = columns[:, 1:3], columns[:, 3:4]
-    out = np.any((xy < room) | (xy > last - room), axis=1)
+    out = near_border(columns, shape, step=step, widths=1.0)
     seen = seen_inside(columns[out], shape, step=step, reach=reach, order=0)
     out[out] = 1.0 - seen[:, 4] > share
     return out

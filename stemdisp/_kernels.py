@@ -300,6 +300,30 @@ def seen_weight(lo, hi, weight, columns, first, reach, order, ax, ay, out):
 
 
 @compiled
+def means_under(lo, hi, image, nx, at, s, reach, out):
+    """Write the means of an image under Gaussians of width s at the points `at` (n, 2): x, y in px.
+
+    `image` is 0 beyond its `nx` columns of pixels, in rows of whole vectors; beyond the border
+    there is nothing, but the Gaussian counts.
+    """
+    stride, flat = np.uint64(image.shape[1]), image.reshape(image.size)
+    ex, ey = np.empty((2, max(image.shape) + WIDE), np.float32)
+    rows = (0, image.shape[0])
+    for c in range(lo, hi):
+        x, y = at[c, 0], at[c, 1]
+        x0, x1, y0, y1 = window(x, y, reach * s, 1.0, 1.0, rows, nx, image.shape[1])
+        gaussian_line(ex, x1 - x0, x0 - x, 1.0, s, 1.0)
+        gaussian_line(ey, y1 - y0, y0 - y, 1.0, s, 1.0 / (2.0 * math.pi * s * s))
+        value = spread_wide(np.float32(0))
+        for i in range(0, x1 - x0, WIDE):
+            place, e = np.uint64(y0) * stride + np.uint64(x0 + i), load_wide(ex, i)
+            for j in range(np.uint64(y1 - y0)):
+                value = value + load_wide(flat, place) * (spread_wide(ey[j]) * e)
+                place += stride
+        out[c] = total(value)
+
+
+@compiled
 def sum_blocks(lo, hi, flat, gap, ny, nx, block, out):
     """Write rows `lo` to `hi` of the sums over blocks of pixels; those at the end may be smaller.
 

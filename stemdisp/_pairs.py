@@ -19,6 +19,37 @@ from stemdisp._vectors import LANES, gaussian, load, spread, store, turn
 
 
 @compiled
+def near_pairs(xy, first, radius, indptr, indices):
+    """List the columns nearer than `radius` to each, itself among them, in CSR form.
+
+    Columns (n, 2) are sorted by strips, which are at least so high, and by x within each. Gives the
+    number of pairs; all are listed if that is less than the size of `indices`.
+    """
+    count, n_strips, last = 0, first.size - 1, indices.size - 1
+    start = np.empty(3, np.int64)  # in the strip before, this one and the next: nobody is nearer
+    for strip in range(n_strips):
+        for k in range(3):
+            start[k] = first[min(max(strip - 1 + k, 0), n_strips)]
+        for a in range(first[strip], first[strip + 1]):
+            indptr[a] = count
+            x, y = xy[a, 0], xy[a, 1]
+            for other in range(max(strip - 1, 0), min(strip + 2, n_strips)):
+                begin, end = start[other - strip + 1], first[other + 1]
+                while begin < end and xy[begin, 0] < x - radius:
+                    begin += 1
+                start[other - strip + 1] = begin
+                for b in range(begin, end):
+                    dx, dy = xy[b, 0] - x, xy[b, 1] - y
+                    if dx > radius:
+                        break
+                    # written over by the next one if this is too far
+                    indices[min(count, last)] = b
+                    count += dx * dx + dy * dy < radius * radius
+    indptr[indptr.size - 1] = count
+    return count
+
+
+@compiled
 def closer_pairs(indptr, indices, columns, radius, new_indptr, new_indices, nearest):
     """Keep the pairs closer than `radius`; write the distance of each column to the nearest."""
     count = 0
@@ -29,11 +60,9 @@ def closer_pairs(indptr, indices, columns, radius, new_indptr, new_indices, near
             b = indices[k]
             dx, dy = columns[a, 1] - columns[b, 1], columns[a, 2] - columns[b, 2]
             r2 = dx * dx + dy * dy
-            if r2 < radius * radius:
-                new_indices[count] = b
-                count += 1
-            if a != b:
-                least = min(least, r2)
+            new_indices[count] = b  # written over by the next one if this is too far
+            count += r2 < radius * radius
+            least = min(least, r2 if a != b else np.inf)
         nearest[a] = math.sqrt(least)
     new_indptr[indptr.size - 1] = count
 

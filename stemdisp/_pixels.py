@@ -124,10 +124,16 @@ def saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray | None:
     Noise and counts reach their largest value in single pixels; a plateau is one that holds a
     pixel and the four beside it. An image that stands there in large part shows something else.
     """
-    top = np.max(data) if good.all() else np.max(data[good])
-    # some rows at a time: next to no image has a plateau, and nothing is kept of them
-    parts = (data[row : row + ROWS] == top for row in range(0, len(data), ROWS))
-    count = sum(map(np.count_nonzero, parts))
+    # Some rows at a time: next to no image has a plateau, and few rows reach the largest value.
+    parts = [slice(row, row + ROWS) for row in range(0, len(data), ROWS)]
+    if good.all():
+        tops = [np.max(data[part]) for part in parts]
+    else:
+        parts = [part for part in parts if good[part].any()]
+        tops = [np.max(data[part][good[part]]) for part in parts]
+    top = max(tops)
+    highest = (data[part] == top for part, its in zip(parts, tops, strict=True) if its == top)
+    count = sum(map(np.count_nonzero, highest))
     if count < LEAST_PLATEAU or count > MOST_SATURATED * data.size:
         return None
     at_top = data == top

@@ -28,7 +28,7 @@ LEASH_SHARE, LEASH_A = 0.45, (0.4, 1.2)
 NEAR_A = 4.4  # pairs that are kept in view: overlaps reach 3 A, and columns move
 LEAST_STRIP_PX = 48
 ROWS = 64  # of the image that are scaled in one go
-SAMPLE_PX = 50_000  # pixels from which the scale of the image is taken
+SAMPLE_PX = 20_000  # pixels from which the scale of the image is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +72,12 @@ def scale_image(
     if sample.size < 2:
         sample = data[mask]
     sample = sample.astype(np.float64)
-    mean, unit = float(np.mean(sample)), float(np.std(sample)) or 1.0
+    # a mean of single precision: data of that precision are not cast to double and back
+    mean, unit = np.float32(np.mean(sample)), float(np.std(sample)) or 1.0
     image = image_room(data.shape)
 
     def scale(lo: int, hi: int) -> None:
-        # Some rows at a time: they stay in the cache, and are cast on the way.
+        # Some rows at a time: they stay in the cache.
         for row in range(lo * ROWS, hi * ROWS, ROWS):
             part = slice(row, row + ROWS)
             np.subtract(data[part], mean, out=image[part], casting="unsafe")
@@ -87,7 +88,7 @@ def scale_image(
     if not mask.all():
         image[~mask] = 0.0
         usable = mask.astype(np.float32)
-    return Scaled(image, mask, usable, mean, unit, size)
+    return Scaled(image, mask, usable, float(mean), unit, size)
 
 
 def seeds(columns: pd.DataFrame) -> np.ndarray:
@@ -113,7 +114,7 @@ def begin(
     # a multiple of every block of pixels that a coarser image may have
     strips = Strips.build(xy, len(scaled.image), 12 * int(np.ceil(least / 12)))
     xy = xy[strips.order] * step
-    pairs = crew.later(Neighbours.within, xy, NEAR_A / scale)
+    pairs = crew.later(Neighbours.of_strips, xy, strips.first, NEAR_A / scale)
     width = START_SIGMA_A / scale
     block = max(1, round(width / max(step)))
     background = Background.build(scaled.mask, scaled.knots, block)
@@ -159,9 +160,10 @@ def _heights(
 
     Both are read off means over blocks about as wide as a column.
     """
-    shape = scaled.image.shape
-    area = np.outer(*[np.diff(np.append(np.arange(0, n, block), n)) for n in shape])
-    coarse = block_sums(scaled.image, block, crew) / area
+    coarse = block_sums(scaled.image, block, crew)
+    for axis, n in enumerate(scaled.image.shape):
+        part = np.diff(np.append(np.arange(0, n, block), n)).astype(np.float32)
+        coarse /= part[:, None] if axis == 0 else part
     # The least of every 5 x 5 blocks, then of a neighbourhood as wide as the nearest columns.
     pool = max(1, min(5, *coarse.shape))
     whole = [n // pool for n in coarse.shape]

@@ -103,7 +103,7 @@ def summed_pairs(lo, hi, indptr, indices, columns, weight, reach, ax, ay, out):
     for a in range(lo, hi):
         widest = max(widest, columns[a, 3])
     high = min(ny, int(2.0 * reach * widest / ay) + 2)
-    part = np.empty(high * min(room, int(2.0 * reach * widest / ax) + 2 + WIDE), np.float32)
+    part = np.empty(high * min(room, int(2.0 * reach * widest / ax) + 2 + 2 * WIDE), np.float32)
     ex, fx = np.empty((2, room), np.float32)
     ey, fy = np.empty((2, ny + WIDE), np.float32)
     lines, block = np.empty((5, ny + WIDE), np.float32), np.empty((4, 4))

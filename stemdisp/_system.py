@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from stemdisp._background import Background
 from stemdisp._conjugate import BATCH, advance_rows, multiply_rows, turn_rows
-from stemdisp._pairs import closer_pairs
+from stemdisp._pairs import closer_pairs, near_pairs
 from stemdisp._threads import Crew
 
 MOST_STEPS = 60  # of conjugate gradients
@@ -40,6 +40,16 @@ class Neighbours:
     def _from_keys(cls, keys: np.ndarray, n: int) -> Neighbours:
         indptr = np.searchsorted(keys, np.arange(n + 1) * n)
         return cls(indptr, keys % n)
+
+    @classmethod
+    def of_strips(cls, xy: np.ndarray, first: np.ndarray, radius: float) -> Neighbours:
+        """As `within`, of columns that are sorted by strips at least `radius` high."""
+        indptr, room, count = np.empty(len(xy) + 1, np.int64), 20 * len(xy), -1
+        while not 0 <= count < room:
+            room = max(room, count + 1)
+            indices = np.empty(room, np.int64)
+            count = near_pairs(xy, first, radius, indptr, indices)
+        return cls(indptr, indices[:count].copy())
 
     def closer(self, columns: np.ndarray, radius: float) -> Neighbours:
         """Those pairs of the list that are closer than `radius`; `columns` (n, 4) as fitted."""

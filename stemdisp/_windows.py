@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from stemdisp._compiled import compiled
-from stemdisp._small import eliminate, last_of_inverse
+from stemdisp._small import U1, U2, eliminate, last_of_inverse
 from stemdisp._vectors import FOUR, load_doubled, spread, store
 
 
 @compiled
-def window_covariance(lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, prior, p, out):
+def window_covariance(
+    lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, prior, p, border, response, out
+):
     """Write covariance blocks (n_pairs, 3, 3) of V, x, y between each column and its neighbours.
 
     The information matrix of the column's neighbourhood, gathered from the `blocks` of the
     whole and what `prior` (n, 4) adds to their diagonal, is inverted; columns beyond it are taken
     as known, which changes a variance by about 0.1 % for a neighbourhood of 3.3 A. Of a column
     `p` parameters are its own (see `normal_rows`). In front the matrix is filled up to a multiple
-    of 3 with parameters that nothing depends on.
+    of 3 with parameters that nothing depends on. `response` (n, 3, n_shared) receives the
+    covariances times `border` (n, 3, n_shared), summed over the neighbours.
     """
     most = 0
     for a in range(lo, hi):
@@ -66,16 +71,22 @@ def window_covariance(lo, hi, indptr, indices, sys_indptr, sys_indices, blocks, 
             info[place[a] + m, place[a] + m] += prior[a, m]
         eliminate(info, scaled, pivots, size)
         last_of_inverse(scaled, pivots, size, p, inverse)
+        here = response[a]
+        for m in range(3):
+            for g in range(border.shape[2]):
+                here[m, g] = 0.0
         for q in range(begin, end):
-            row = place[indices[q]]
+            row, beside = place[indices[q]], border[indices[q]]
             for m in range(3):
-                for n in range(3):
-                    out[q, m, n] = inverse[row + n, m]
+                v0, v1, v2 = inverse[row, m], inverse[row + U1, m], inverse[row + U2, m]
+                out[q, m, 0], out[q, m, 1], out[q, m, 2] = v0, v1, v2
+                for g in range(border.shape[2]):
+                    here[m, g] += v0 * beside[0, g] + v1 * beside[1, g] + v2 * beside[2, g]
             place[indices[q]] = nowhere
 
 
 @compiled
-def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, data, cols):
+def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, data, cols, errors):
     """Write rows of the CSR matrix of covariances: windows made symmetric, plus shared parameters.
 
     Parameters
@@ -90,6 +101,8 @@ def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, d
         Row of the table in which each column stands.
     at : ndarray of int, shape (n,)
         Where the entries of each column begin in `data` and `cols`.
+    errors : ndarray, shape (n, 3)
+        Out: standard errors of V, x, y, in the order of the table.
     """
     for a in range(lo, hi):
         size = indptr[a + 1] - indptr[a]
@@ -115,6 +128,9 @@ def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, d
                 entry, unit = at[a] + 3 * size * m + 3 * q, units[m]
                 data[entry], data[entry + 1] = v0 * unit * units[0], v1 * unit * units[1]
                 data[entry + 2] = v2 * unit * units[2]
+                if b == a:
+                    variance = data[entry + m]
+                    errors[place[a], m] = 0.0 if variance < 0.0 else math.sqrt(variance)
                 for n in range(3):
                     cols[entry + n] = 3 * place[b] + n
 

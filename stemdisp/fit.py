@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage, sparse
+from scipy import sparse
 
 from stemdisp import _joint
 from stemdisp._background import block_sums
+from stemdisp._border import near_border
 from stemdisp._ellipse import axes
+from stemdisp._kernels import means_under
 from stemdisp._medians import middle
+from stemdisp._memory import image_room
 from stemdisp._model import Problem, State, seen_weight
-from stemdisp._system import Neighbours, System
+from stemdisp._system import System
 from stemdisp._windows import covariance_rows, quadratic_forms, window_covariance
 from stemdisp.noise import NoiseLevel, Periodograms, misfit_ratio, ring_spectrum
 from stemdisp.tables import Quality
@@ -28,7 +31,8 @@ DETECTION = 3.0  # standard errors of intensity
 EDGE_WIDTHS = 2.5  # a column closer to the border than this many widths is cut by it
 MASKED_SHARE = 0.1
 BLOCK = 0.9  # widths: blocks over which the residual is averaged before its power is taken
-SAMPLE = 20_000  # blocks from which the typical power is taken
+SAMPLE = 10_000  # blocks from which the typical power is taken
+UNDER = 3.0  # half window in widths of what counts as under a column
 SINGULAR = 1e-7  # share of a variance that is added to it, for rounding
 # Displacements at interfaces reach 0.6 A; neighbours are 1.4 A apart.
 MOVED_A = 0.9
@@ -99,8 +103,8 @@ class Measured:
 
 def covariance_matrix(
     problem: Problem, state: State, level: float, radius: float, units: np.ndarray
-) -> sparse.csr_array:
-    """Covariance (3 n, 3 n) of intensity, x and y, in the table's order.
+) -> tuple[sparse.csr_array, np.ndarray]:
+    """Covariance (3 n, 3 n) of intensity, x and y, and their errors (n, 3), in the table's order.
 
     Inverse of the local information matrix, plus what the shared parameters (widths; for white
     noise also the background) add.
@@ -122,56 +126,59 @@ def covariance_matrix(
     system = _joint.information(problem, state)
     wide, prior = system.neighbours, _joint.priors(problem, state)
     share, pairs = problem.crew.share, (near.indptr, near.indices)
-    n_own = 4 if problem.own_widths else 3
+    n_own, border = 4 if problem.own_widths else 3, _shared_border(problem, system)
+    response = np.empty_like(border)
     share(
-        window_covariance, n, *pairs, wide.indptr, wide.indices, system.blocks, prior, n_own, blocks
+        window_covariance, n, *pairs, wide.indptr, wide.indices, system.blocks, prior, n_own,
+        border, response, blocks,
     )  # fmt: skip
-    known = np.isfinite(blocks)
     # a column that the image says nothing of has no errors, and says nothing of what all share
-    shared = _shared_response(
-        problem, system, near, blocks if known.all() else np.where(known, blocks, 0.0)
-    )
+    response[~np.isfinite(response)] = 0.0
+    shared = _shared_response(problem, system, border, response)
     count = np.diff(near.indptr)
     # entries of a column's three rows follow one another; columns in the table's order
     rows = np.zeros(n + 1, np.int64)
     rows[1:][place] = 9 * count
     ends = np.cumsum(rows)
-    data, cols = np.empty(ends[-1]), np.empty(ends[-1], np.int32)
+    data, cols, errors = np.empty(ends[-1]), np.empty(ends[-1], np.int32), np.empty((n, 3))
     share(
         covariance_rows, n, *pairs, blocks, shared, np.sqrt(level) * units, place, ends[place],
-        data, cols,
+        data, cols, errors,
     )  # fmt: skip
     each = np.repeat(rows[1:] // 3, 3)
     indptr = np.concatenate([[0], np.cumsum(each)]).astype(np.int32)
-    return sparse.csr_array((data, cols, indptr), shape=(3 * n, 3 * n))
+    return sparse.csr_array((data, cols, indptr), shape=(3 * n, 3 * n)), errors
+
+
+def _shared_border(problem: Problem, system: System) -> np.ndarray:
+    """Give the information between V, x, y of columns and what they share; (n, 3, m).
+
+    The background varies so slowly that it is one and the same under a column and its neighbours:
+    it adds one local parameter to the widths.
+    """
+    border = system.border[:, :3]
+    if system.surface is not None:
+        border = np.concatenate([border, np.zeros((len(border), 3, 1))], axis=2)
+        border[:, 0, -1] = system.surface.sum(axis=1)
+    return np.where(problem.frozen[:, None, None], 0.0, border)
 
 
 def _shared_response(
-    problem: Problem, system: System, near: Neighbours, blocks: np.ndarray
+    problem: Problem, system: System, border: np.ndarray, response: np.ndarray
 ) -> np.ndarray:
     """Give what the uncertainty of the shared parameters adds: ``out[a] @ out[b].T``; (n, 3, m).
 
-    Schur complement of the shared parameters. The background varies so slowly that it is one
-    and the same under a column and its neighbours: it adds one local parameter to the widths.
+    Schur complement of the shared parameters; `response` is the covariance of the columns times
+    the `border` of `_shared_border`.
     """
-    n, n_widths = len(near.indptr) - 1, system.border.shape[2]
-    local = 0 if system.surface is None else 1
-    border = np.zeros((n, 3, n_widths + local))
-    border[:, :, :n_widths] = system.border[:, :3]
-    under = np.zeros(n)
-    if local:
-        under = np.asarray(system.surface.sum(axis=1)).ravel()
-        border[:, 0, -1] = under
-    border[problem.frozen] = 0.0
+    n, n_widths = len(border), system.border.shape[2]
     if border.shape[2] == 0:
         return border
-    windows = sparse.bsr_array((blocks, near.indices, near.indptr), shape=(3 * n, 3 * n))
-    response = (windows @ border.reshape(3 * n, -1)).reshape(border.shape)
-    if not local:
-        left = system.corner - np.einsum("nkw,nkv->wv", border, response)
+    if system.surface is None:
+        left = system.corner - border.reshape(3 * n, -1).T @ response.reshape(3 * n, -1)
         return response @ _root_of_inverse(left)
     basis = system.surface.copy()
-    basis.data /= np.repeat(np.maximum(under, 1e-12), 16)
+    basis.data /= np.repeat(np.maximum(basis.sum(axis=1), 1e-12), 16)
     left = system.corner.copy()
     left[:n_widths, :n_widths] -= np.einsum(
         "nkw,nkv->wv", border[..., :n_widths], response[..., :n_widths]
@@ -231,8 +238,7 @@ def collect(
     share = seen_weight(problem, state, scaled.usable)[:, 4]
     wait = problem.crew.later(_column_chi2, problem, state, even, share)
     radius = NEIGHBOURHOOD_A / scale
-    covariance = covariance_matrix(problem, state, level.level, radius, units)
-    error = np.sqrt(np.maximum(covariance.diagonal(), 0.0)).reshape(n, 3)
+    covariance, error = covariance_matrix(problem, state, level.level, radius, units)
     place, chi2 = problem.strips.order, wait()
     significance = state.volume * units[0] / error[place, 0]
     bits = _quality(problem, state, significance, chi2, 1.0 - share, scale)
@@ -260,7 +266,8 @@ def collect(
         },
     )
     width = middle(state.sigma)
-    free = (4 if problem.own_widths else 3) * n / np.count_nonzero(problem.mask)
+    used = np.count_nonzero(scaled.usable) or problem.mask.size
+    free = (4 if problem.own_widths else 3) * n / used
     widths = {s: scale * middle(state.sigma[problem.kind == k])
               for k, s in enumerate(species)}  # fmt: skip
     misfit = misfit_ratio(measured.powers, level, sigma_px=width, n_free=free)
@@ -315,10 +322,14 @@ def _column_chi2(
     width = middle(state.sigma)
     block = max(1, round(BLOCK * width / max(problem.step)))
     coarse = block_sums(residual, block)  # beside the covariance, which keeps the crew busy
-    power = coarse**2
+    room = image_room(coarse.shape, apart=True)
+    room[:, coarse.shape[1] :] = 0.0
+    power = room[:, : coarse.shape[1]]
     if problem.order == 1 and min(coarse.shape) > 1:
         gy, gx = np.gradient(coarse)
-        power = gx**2 + gy**2
+        np.add(gx**2, gy**2, out=power)
+    else:
+        np.square(coarse, out=power)
     # median over mean of the power of two components (iDPC), of one
     of_mean = np.log(2.0) if problem.order == 1 else 0.455
     used = power
@@ -327,9 +338,9 @@ def _column_chi2(
     some = used.ravel()[:: max(1, used.size // SAMPLE)]
     typical = middle(some) / of_mean if used.size else 0.0
     typical = max(typical, np.finfo(float).tiny)
-    under = ndimage.gaussian_filter(power, width / block, mode="constant", truncate=3.0)
     at = (state.xy / problem.step + 0.5) / block - 0.5
-    mean = ndimage.map_coordinates(under, at[:, ::-1].T, order=1, mode="nearest")
+    mean = np.empty(len(at))
+    means_under(0, len(at), room, coarse.shape[1], at, width / block, UNDER, mean)
     return mean / np.maximum(share, 0.05) / typical
 
 
@@ -350,9 +361,8 @@ def _quality(
     scale: float,
 ) -> np.ndarray:
     """Set the bits that the fit itself can tell; `scale` is angstrom per px."""
-    reach = EDGE_WIDTHS * state.sigma[:, None]
-    last = (np.array(problem.image.shape)[::-1] - 1) * problem.step
-    edge = ((state.xy < reach) | (state.xy > last - reach)).any(axis=1)
+    shape, step = problem.image.shape, problem.step
+    edge = near_border(state.columns, shape, step=step, widths=EDGE_WIDTHS)
     low, high = WIDTH_BOUNDS_A
     width = state.sigma * scale
     away = np.hypot(*(state.xy - problem.start).T) * scale

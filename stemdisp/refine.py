@@ -205,7 +205,8 @@ def _with_prior(
     )
     # For want of its own intensity it may have slipped under a neighbour: start from its site.
     home = problem.start
-    away = np.hypot(*(state.xy - home).T) * scale > MOVED_A
+    far = state.xy - home
+    away = np.einsum("ij,ij->i", far, far) > (MOVED_A / scale) ** 2
     if away.any():
         apart = problem.near.nearest(state.columns) * scale
         faint |= away & (apart < SLIPPED_A) & ~np.isin(problem.kind, problem.nuisance)
