@@ -21,7 +21,7 @@ from stemdisp._steps import Brake, move_columns
 from stemdisp._summed import summed_pairs
 from stemdisp._system import Neighbours, System
 
-PAIR_REACH = 4.5  # columns further apart than this many joint widths do not see each other
+PAIR_REACH = 4.3  # columns further apart than this many joint widths do not see each other
 # Overlaps are those of whole columns; at the image border they are a little off. This share of
 # the diagonal keeps every step downhill and costs no accuracy at convergence.
 DAMPING = 2e-3
@@ -395,12 +395,13 @@ def assemble(
 
 
 def _factors(state: State, root: np.ndarray) -> np.ndarray:
-    """Width, and what the derivatives by V, x, y, s are multiplied by (see `normal_rows`)."""
+    """Width, what the derivatives by V, x, y, s are multiplied by, x and y (see `normal_rows`)."""
     out = np.zeros((len(root), 8), np.float32)
     out[:, 0] = state.sigma
     out[:, 1:5] = root
     out[:, 2:5] *= state.columns[:, :1]
     out[:, 4] *= state.sigma
+    out[:, 5:7] = state.xy
     return out
 
 

@@ -129,7 +129,7 @@ def pair_information(indptr, indices, columns, root, order):
 
 
 @inner
-def _eight_pairs(a, others, columns, seen, order, free, lanes, edge, rows):
+def _eight_pairs(a, others, seen, order, free, lanes, edge, rows):
     """Write the information between a column and up to eight others, by the formulas of `_pair`.
 
     What belongs to the parameters of one column is in `seen` (see `normal_rows`). The blocks go
@@ -138,16 +138,15 @@ def _eight_pairs(a, others, columns, seen, order, free, lanes, edge, rows):
     """
     read, table = lanes.reshape(64), seen.reshape(seen.size)
     out, last = rows.reshape(128), edge.reshape(32)
-    x, y, own = columns[a, 1], columns[a, 2], seen[a]
+    own = seen[a]
     for n in range(LANES):
         b = others[n] if n < others.size else others[0]
         store(read, 8 * n, load(table, 8 * b))
-        last[n], last[8 + n] = x - columns[b, 1], y - columns[b, 2]
-    s, b0, b1, b2, b3, _, _, _ = turn((
+    s, b0, b1, b2, b3, x, y, _ = turn((
         load(read, 0), load(read, 8), load(read, 16), load(read, 24),
         load(read, 32), load(read, 40), load(read, 48), load(read, 56),
     ))  # fmt: skip
-    dx, dy = load(last, 0), load(last, 8)
+    dx, dy = spread(own[5]) - x, spread(own[6]) - y
     a0, a1, a2, a3 = spread(own[1]), spread(own[2]), spread(own[3]), spread(own[4])
     zero, two, eight = spread(np.float32(0)), spread(np.float32(2)), spread(np.float32(8))
     i2 = spread(np.float32(1)) / (s * s + spread(own[0] * own[0]))
@@ -195,7 +194,7 @@ def normal_rows(
     ----------
     seen : ndarray of float32, shape (n, 8)
         Width, and by what each column multiplies the derivatives by V, x, y, s of a Gaussian of
-        intensity 1 (for s: of width 1); the rest is not used.
+        intensity 1 (for s: of width 1); then x and y; the last is not used.
     summed : ndarray of float32, shape (n_pairs, 4, 4) or (0, 4, 4)
         From `_summed`: information for intensities of 1, instead of closed forms.
     group : ndarray of int, shape (n,)
@@ -230,7 +229,7 @@ def normal_rows(
         for begin in range(indptr[a], indptr[a + 1], LANES):
             end = min(begin + LANES, indptr[a + 1])
             if summed.size == 0:
-                _eight_pairs(a, indices[begin:end], columns, seen, order, free, lanes, edge, rows)
+                _eight_pairs(a, indices[begin:end], seen, order, free, lanes, edge, rows)
             else:
                 for k in range(begin, end):
                     va, vb = columns[a, 0], columns[indices[k], 0]

@@ -7,7 +7,7 @@ import numpy as np
 from stemdisp._compiled import inner
 from stemdisp._vectors import FOUR, load, spread, store
 
-U1, U2, U4 = (np.uint64(n) for n in (1, 2, 4))
+U1, U2, U4, U8 = (np.uint64(n) for n in (1, 2, 4, 8))
 
 
 @inner
@@ -48,7 +48,7 @@ def eliminate(left, scaled, inverse, size):
 
     P are the 3 x 3 blocks on the diagonal of S. Afterwards `left` holds S, `scaled` holds P^-1 S
     and `inverse` (size / 3, 6) the P^-1; of all only what is on and right of the diagonal counts.
-    Rows are wide enough for whole pairs of vectors.
+    Rows have room for two vectors from any of the `size`.
     """
     wide = np.uint64(left.shape[1])
     flat, ready = left.reshape(left.size), scaled.reshape(scaled.size)
@@ -114,21 +114,21 @@ def last_of_inverse(scaled, inverse, size, own, out):
             for k in range(begin, j):
                 value = value - spread(scaled[k, j + m]) * load(x, FOUR * k)
             store(x, FOUR * (j + m), value)
-    for n in range(3, size + 1, 3):
-        j = size - n
+    for j in range(0, size, 3):
         p = inverse[j // 3]
         at = np.uint64(FOUR * j)
-        a, b, c = load(x, at), load(x, at + U4), load(x, at + U4 + U4)
-        a0 = spread(p[0]) * a + spread(p[1]) * b + spread(p[2]) * c
-        b0 = spread(p[1]) * a + spread(p[3]) * b + spread(p[4]) * c
-        c0 = spread(p[2]) * a + spread(p[4]) * b + spread(p[5]) * c
-        r0 = np.uint64(j) * wide
-        r1, r2 = r0 + wide, r0 + wide + wide
-        for i in range(np.uint64(j + 3), np.uint64(size)):
-            value = load(x, U4 * i)
-            a0 = a0 - spread(ready[r0 + i]) * value
-            b0 = b0 - spread(ready[r1 + i]) * value
-            c0 = c0 - spread(ready[r2 + i]) * value
-        store(x, at, a0)
-        store(x, at + U4, b0)
-        store(x, at + U4 + U4, c0)
+        a, b, c = load(x, at), load(x, at + U4), load(x, at + U8)
+        store(x, at, spread(p[0]) * a + spread(p[1]) * b + spread(p[2]) * c)
+        store(x, at + U4, spread(p[1]) * a + spread(p[3]) * b + spread(p[4]) * c)
+        store(x, at + U8, spread(p[2]) * a + spread(p[4]) * b + spread(p[5]) * c)
+    # backwards: what is known is taken off all rows before
+    for n in range(3, size, 3):
+        j = np.uint64(size - n)
+        a, b, c = load(x, U4 * j), load(x, U4 * (j + U1)), load(x, U4 * (j + U2))
+        of, at = j, np.uint64(0)
+        for _ in range(j):
+            value = load(x, at) - spread(ready[of]) * a
+            value = value - spread(ready[of + U1]) * b - spread(ready[of + U2]) * c
+            store(x, at, value)
+            of += wide
+            at += U4

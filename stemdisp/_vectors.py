@@ -24,6 +24,10 @@ from numba.extending import (
 LANES, WIDE = 8, 16  # numbers of single precision in a vector, and in a wide one
 FOUR, EIGHT = 4, 8  # of double precision
 LOG_2 = 0.6931471805599453
+# (2^x - 1) / x for |x| < 1/2, by its values at six of Chebyshev's points: good to 5e-9.
+_POWER_OF_2 = (
+    6.93147188e-01, 2.40226508e-01, 5.55035711e-02, 9.61808256e-03, 1.33908634e-03, 1.54531629e-04,
+)  # fmt: skip
 _INT = ir.IntType(32)
 _ELEMENTS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
@@ -207,7 +211,7 @@ def turn(typing: Any, rows: Any) -> Any:
 def gaussian(typing: Any, square: Any) -> Any:
     """Give ``exp(-square / 2)`` to 2e-7 of it; where that is less than 1e-18, 1e-18.
 
-    A power of two, by the bits of the exponent, times the series of what is left. What counts as
+    A power of two, by the bits of the exponent, times that of what is left, by a polynomial. What counts as
     nothing is large enough for products of two: numbers below 1e-38 take processors a hundred
     times as long.
     """
@@ -224,11 +228,9 @@ def gaussian(typing: Any, square: Any) -> Any:
         power = builder.select(low, every(-60.0), power)
         whole = builder.fptosi(builder.fsub(power, every(0.5)), ints)
         rest = builder.fsub(power, builder.sitofp(whole, kind.built))
-        rest = builder.fmul(rest, every(LOG_2))
-        value = every(1.0)
-        for k in range(7, 0, -1):
-            value = builder.fmul(builder.fmul(value, rest), every(1.0 / k))
-            value = builder.fadd(value, every(1.0))
+        value = every(_POWER_OF_2[-1])
+        for factor in (*_POWER_OF_2[-2::-1], 1.0):
+            value = builder.fadd(builder.fmul(value, rest), every(factor))
         bits = builder.shl(whole, _ints(*[23] * kind.lanes))
         bits = builder.add(builder.bitcast(value, ints), bits)
         return builder.bitcast(bits, kind.built)

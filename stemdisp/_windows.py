@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from stemdisp._compiled import compiled
-from stemdisp._small import U1, U2, eliminate, last_of_inverse
-from stemdisp._vectors import FOUR, load_doubled, spread, store
+from stemdisp._small import U4, U8, eliminate, last_of_inverse
+from stemdisp._vectors import FOUR, load, load_doubled, spread, store
 
 
 @compiled
@@ -32,11 +32,17 @@ def window_covariance(
     width = np.uint64(wide)
     info, scaled = np.zeros((most, wide)), np.zeros((most, wide))
     pivots, inverse = np.empty((most // 3, 6)), np.empty((most, FOUR))
+    solved, line = inverse.reshape(inverse.size), np.empty(FOUR)
     flat, tiles, zero = info.reshape(info.size), blocks.reshape(blocks.size), spread(0.0)
     place = np.empty(indptr.size - 1, np.uint64)
     nowhere = np.uint64(most)  # columns of the matrix that nobody reads
     for a in range(place.size):
         place[a] = nowhere
+    own = np.empty(indptr.size - 1, np.int64)  # where each column stands in its own row
+    for a in range(own.size):
+        own[a] = sys_indptr[a]
+        while sys_indices[own[a]] < a:
+            own[a] += 1
     for a in range(lo, hi):
         begin, end = indptr[a], indptr[a + 1]
         size = (p * (end - begin) + 2) // 3 * 3
@@ -54,7 +60,7 @@ def window_covariance(
         for q in range(begin, end):
             i = indices[q]
             row = place[i] * width
-            for k in range(sys_indptr[i], sys_indptr[i + 1]):
+            for k in range(own[i], sys_indptr[i + 1]):  # what is right of the diagonal counts
                 at = row + place[sys_indices[k]]
                 for m in range(p):
                     store(flat, at, load_doubled(tiles, 16 * k + 4 * m))
@@ -71,17 +77,21 @@ def window_covariance(
             info[place[a] + m, place[a] + m] += prior[a, m]
         eliminate(info, scaled, pivots, size)
         last_of_inverse(scaled, pivots, size, p, inverse)
-        here = response[a]
-        for m in range(3):
-            for g in range(border.shape[2]):
-                here[m, g] = 0.0
-        for q in range(begin, end):
-            row, beside = place[indices[q]], border[indices[q]]
+        for g in range(border.shape[2]):
+            value = zero
+            for q in range(begin, end):
+                at, beside = U4 * place[indices[q]], border[indices[q]]
+                value = value + spread(beside[0, g]) * load(solved, at)
+                value = value + spread(beside[1, g]) * load(solved, at + U4)
+                value = value + spread(beside[2, g]) * load(solved, at + U8)
+            store(line, 0, value)
             for m in range(3):
-                v0, v1, v2 = inverse[row, m], inverse[row + U1, m], inverse[row + U2, m]
-                out[q, m, 0], out[q, m, 1], out[q, m, 2] = v0, v1, v2
-                for g in range(border.shape[2]):
-                    here[m, g] += v0 * beside[0, g] + v1 * beside[1, g] + v2 * beside[2, g]
+                response[a, m, g] = line[m]
+        for q in range(begin, end):
+            row = place[indices[q]]
+            for m in range(3):
+                for n in range(3):
+                    out[q, m, n] = inverse[row + n, m]
             place[indices[q]] = nowhere
 
 
