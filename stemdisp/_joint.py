@@ -16,8 +16,8 @@ from scipy import linalg, sparse
 from stemdisp import _kernels
 from stemdisp._medians import middle, middles
 from stemdisp._model import REACH, UNKNOWN_PACE, Problem, State, residual_image, seen_weight
-from stemdisp._pairs import normal_rows
-from stemdisp._steps import Brake, move_columns
+from stemdisp._pairs import column_factors, normal_rows
+from stemdisp._steps import Brake, hold_back, move_columns
 from stemdisp._summed import summed_pairs
 from stemdisp._system import Neighbours, System
 
@@ -121,7 +121,7 @@ class _Stage:
         """
         problem = self.problem
         _, inner = residual_image(problem, state)
-        gradient = np.empty_like(state.columns)
+        gradient, n = np.empty_like(state.columns), len(state.columns)
         problem.crew.share(
             _kernels.project_columns,
             problem.strips.count,
@@ -134,8 +134,9 @@ class _Stage:
             *problem.step,
             gradient,
         )
-        gradient[problem.frozen] = 0.0
-        gradient[:, 1:3] += problem.prior[:, None] * (problem.start - state.xy)
+        problem.crew.share(
+            hold_back, n, state.columns, problem.start, problem.prior, problem.frozen, gradient
+        )
         system = self._system(state)
         own, shared = system.solve(*self._right_side(gradient, inner, state), solved)
         surface = shared[len(self.held) :]
@@ -246,7 +247,7 @@ def changed(problem: Problem, state: State, columns: np.ndarray) -> float:
     change = state.columns - columns
     change[:, 0] *= _unit(problem, state)
     change /= state.sigma[:, None]
-    return float(np.sqrt(np.max(np.mean(change**2, axis=0))))
+    return float(np.sqrt(np.einsum("ij,ij->j", change, change).max() / len(change)))
 
 
 def _unit(problem: Problem, state: State) -> np.ndarray:
@@ -341,22 +342,24 @@ def assemble(
     seen: Seen,
 ) -> System:
     """Build the normal equations at the present parameters."""
-    n, group = len(state.columns), groups(problem)
+    n, group, share = len(state.columns), groups(problem), problem.crew.share
     blocks = problem.tiles[: len(near.indices)]
     inverse = np.empty((n, 4, 4), np.float32)
     border, corner = np.empty((n, 4, len(held))), np.empty((n, len(held)))
     response = np.empty_like(border)
     hold, damping = np.empty((n, 2)), np.empty((n, 4), np.float32)
+    factors = np.empty((n, 8), np.float32)
+    share(column_factors, n, state.columns, seen.root, factors)
     hold[:, 0] = np.where(problem.frozen, FREEZE, DAMPING)
     # A column of nearly no intensity says nothing about its position: steps must not follow noise.
     hold[:, 1] = FAINT**2 * problem.level / (2 * state.sigma**2)
-    problem.crew.share(
+    share(
         normal_rows,
         n,
         near.indptr,
         near.indices,
         state.columns,
-        _factors(state, seen.root),
+        factors,
         seen.pairs,
         group,
         priors(problem, state),
@@ -373,9 +376,10 @@ def assemble(
     for k, part in enumerate(corner.T):
         shared[:, k] = np.bincount(group, part, len(held))
     shared[np.diag_indices(len(held))] *= 1 + 10 * DAMPING
-    border[:, :, held] = response[:, :, held] = 0.0
-    shared[held, :] = shared[:, held] = 0.0
-    shared[held, held] = 1.0
+    if held.any():
+        border[:, :, held] = response[:, :, held] = 0.0
+        shared[held, :] = shared[:, held] = 0.0
+        shared[held, held] = 1.0
     if seen.basis is not None:
         shared = linalg.block_diag(shared, problem.background.gram)
         if seen.pairs.size:
@@ -392,17 +396,6 @@ def assemble(
         problem.background,
         problem.crew,
     )
-
-
-def _factors(state: State, root: np.ndarray) -> np.ndarray:
-    """Width, what the derivatives by V, x, y, s are multiplied by, x and y (see `normal_rows`)."""
-    out = np.zeros((len(root), 8), np.float32)
-    out[:, 0] = state.sigma
-    out[:, 1:5] = root
-    out[:, 2:5] *= state.columns[:, :1]
-    out[:, 4] *= state.sigma
-    out[:, 5:7] = state.xy
-    return out
 
 
 def _couple(
@@ -438,4 +431,4 @@ def held_widths(problem: Problem, state: State) -> np.ndarray:
 def _matters(problem: Problem, state: State) -> np.ndarray:
     """Columns whose position decides convergence: not those of next to no intensity."""
     typical = middles(state.volume, problem.kind)[problem.kind]
-    return (state.volume > 0.1 * typical) & ~np.isin(problem.kind, problem.nuisance)
+    return (state.volume > 0.1 * typical) & ~problem.is_nuisance

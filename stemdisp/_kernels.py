@@ -32,6 +32,11 @@ from stemdisp._vectors import (
 )
 
 
+# Rows of pixels that see the same of the background, whose functions are some hundred rows wide: what
+# is fitted is a function with steps of that height, to which an image is as good a guide.
+TOGETHER = 4
+
+
 @inner
 def window(x, y, r, ax, ay, rows, nx, room):
     """Columns and rows of pixels within `r` of a point, in the rows ``[rows[0], rows[1])``.
@@ -127,7 +132,7 @@ def residual_strips(
     edge_y, basis_y, edge_x, basis_x = spline
     ny, nx = image.shape
     n_strips = first.size - 1
-    line = np.empty(coefficients.shape[1], np.float32)
+    line, rows = np.empty(coefficients.shape[1], np.float32), np.empty(nx, np.float32)
     ex, ey = np.empty((2, max(nx, ny) + WIDE), np.float32)
     for strip in range(lo, hi):
         row0, row1 = strip * height, (strip + 1) * height if strip + 1 < n_strips else ny
@@ -145,17 +150,26 @@ def residual_strips(
             for b in range(line.size):
                 seen[strip, a, b] = 0.0
         for p in range(edge_y.size - 1):
-            for j in range(max(row0, int(edge_y[p])), min(row1, int(edge_y[p + 1]))):
-                for i in range(nx, out.shape[1]):
-                    out[j, i] = 0.0
-                if weight.size > 0:
-                    here, factor = out[j], weight[j]
+            low, high = max(row0, int(edge_y[p])), min(row1, int(edge_y[p + 1]))
+            for top in range(low, high, TOGETHER):
+                bottom = min(top + TOGETHER, high)
+                for i in range(nx):
+                    rows[i] = np.float32(0)
+                for j in range(top, bottom):
+                    here = out[j]
+                    for i in range(nx, out.shape[1]):
+                        here[i] = np.float32(0)
+                    if weight.size > 0:
+                        factor = weight[j]
+                        for i in range(nx):
+                            here[i] *= factor[i]
                     for i in range(nx):
-                        here[i] *= factor[i]
-                _project_row(out[j], edge_x, basis_x, line)
+                        rows[i] += here[i]
+                _project_row(rows, edge_x, basis_x, line)
                 for k in range(4):
+                    mean = np.mean(basis_y[k, top:bottom])
                     for b in range(line.size):
-                        seen[strip, p + k, b] += basis_y[k, j] * line[b]
+                        seen[strip, p + k, b] += mean * line[b]
 
 
 @inner

@@ -136,6 +136,13 @@ class Problem:
         return self.scratch[:, : self.image.shape[1]]
 
     @property
+    def is_nuisance(self) -> np.ndarray:
+        """Which columns need not converge; bool (n,)."""
+        if not self.nuisance:
+            return np.zeros(len(self.kind), dtype=bool)
+        return np.isin(self.kind, self.nuisance)
+
+    @property
     def own_widths(self) -> bool:
         """Whether each column has a width of its own."""
         return self.group is None and self.free_widths

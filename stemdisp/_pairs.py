@@ -128,6 +128,21 @@ def pair_information(indptr, indices, columns, root, order):
     return out
 
 
+@compiled
+def column_factors(lo, hi, columns, root, out):
+    """Write what `normal_rows` needs of each column: see its `seen`.
+
+    The derivatives by V, x, y, s are those of a Gaussian of intensity and width 1 times ``1, V, V, V s``, and
+    times the `root` (n, 4) of what the pixels weigh for each.
+    """
+    for c in range(lo, hi):
+        v, s = columns[c, 0], columns[c, 3]
+        out[c, 0] = s
+        out[c, 1], out[c, 2], out[c, 3] = root[c, 0], root[c, 1] * v, root[c, 2] * v
+        out[c, 4] = root[c, 3] * v * s
+        out[c, 5], out[c, 6], out[c, 7] = columns[c, 1], columns[c, 2], 0.0
+
+
 @inner
 def _eight_pairs(a, others, seen, order, free, lanes, edge, rows):
     """Write the information between a column and up to eight others, by the formulas of `_pair`.

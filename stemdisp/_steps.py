@@ -45,6 +45,17 @@ class Brake:
 
 
 @compiled
+def hold_back(lo, hi, columns, start, prior, frozen, gradient):
+    """Add to the gradient (n, 4) what ties columns to their sites; none for those that are frozen."""
+    for c in range(lo, hi):
+        if frozen[c]:
+            for m in range(4):
+                gradient[c, m] = 0.0
+        gradient[c, 1] += prior[c] * (start[c, 0] - columns[c, 1])
+        gradient[c, 2] += prior[c] * (start[c, 1] - columns[c, 2])
+
+
+@compiled
 def move_columns(
     lo, hi, columns, step, wider, inverse, start, leash, expected, limits, last, factor, out, moved
 ):

@@ -209,7 +209,7 @@ def _with_prior(
     away = np.einsum("ij,ij->i", far, far) > (MOVED_A / scale) ** 2
     if away.any():
         apart = problem.near.nearest(state.columns) * scale
-        faint |= away & (apart < SLIPPED_A) & ~np.isin(problem.kind, problem.nuisance)
+        faint |= away & (apart < SLIPPED_A) & ~problem.is_nuisance
     spread = np.where(faint, FAINT_PRIOR_A, POSITION_PRIOR_A) / scale
     problem = replace(
         problem,
