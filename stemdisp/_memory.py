@@ -6,7 +6,22 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 LINE = 16  # pixels of single precision in a line of a cache
+KEPT = (32 << 20) - (64 << 10)  # bytes: just below the most that glibc would learn
 HUGE = 1 << 21  # bytes of the pages in which systems hand out large pieces of memory
+
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what arrays up to 32 MiB leave, for the next ones.
+
+    glibc learns from what it is given back (mallopt(3), on M_MMAP_THRESHOLD): until an array of some
+    size has been freed, it returns the memory of all such arrays to the system, which clears other pages
+    for the next. So free one, whose pages nobody has touched. Elsewhere this does nothing.
+    """
+    np.empty(KEPT, np.uint8)
+
+
+_keep_freed_memory()
 
 
 def image_room(shape: tuple[int, ...], *, apart: bool = False) -> np.ndarray:
