@@ -32,7 +32,7 @@ def coarsen_image(scaled: Scaled, block: int, crew: Crew) -> Scaled:
     A last row or column of pixels that fills no block is left out.
     """
     whole = tuple(n // block * block for n in scaled.image.shape)
-    image = block_sums(scaled.image[: whole[0], : whole[1]], block, crew)
+    image = scaled.sums(block, crew)[: whole[0] // block, : whole[1] // block]
     mask, usable = np.ones(image.shape, bool), scaled.usable
     if usable.size:
         count = block_sums(usable[: whole[0], : whole[1]], block, crew)
@@ -40,9 +40,9 @@ def coarsen_image(scaled: Scaled, block: int, crew: Crew) -> Scaled:
         usable = count / np.float32(block**2)
         mask = usable > 0
     else:
-        image /= np.float32(block**2)
+        image = np.divide(image, np.float32(block**2))
     size = (scaled.size[0] * block, scaled.size[1] * block)
-    return replace(scaled, image=image, mask=mask, usable=usable, size=size)
+    return replace(scaled, image=image, mask=mask, usable=usable, size=size, kept={})
 
 
 def coarsen(problem: Problem, state: State, coarse: Scaled, block: int) -> tuple[Problem, State]:

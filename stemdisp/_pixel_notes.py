@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stemdisp._pixels import saturated
+from stemdisp._pixels import finite, saturated
 from stemdisp.load import signal_pixel_size_A
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def pixel_notes(values: np.ndarray, *, left_out: int = 0) -> list[Note]:
     list of dict
         Each with `code` and `message`.
     """
-    finite = np.isfinite(values)
+    known, tops = finite(values)
     found = []
-    missing = values.size - np.count_nonzero(finite) - left_out
+    missing = values.size - np.count_nonzero(known) - left_out
     if missing:
         text = f"{missing} pixels hold no finite number; columns there are marked, not measured"
         found.append(_note("missing-pixels", text))
-    top = saturated(values, finite) if finite.any() else None
+    top = saturated(values, tops) if tops else None
     if top is not None:
         text = (
             f"{np.count_nonzero(top)} pixels stand at the largest value, {np.max(values[top]):.5g}:"

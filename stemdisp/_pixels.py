@@ -78,7 +78,8 @@ def unmeasured(data: np.ndarray) -> np.ndarray:
     difference = np.diff(np.diff(filled, n=2, axis=0), n=2, axis=1)[~flat[1:-1, 1:-1]]
     level = np.ptp(filled[~missing])
     if not difference.size or np.median(np.abs(difference)) < NOISY * level:
-        top = saturated(data, ~missing)
+        tops = finite(data)[1]
+        top = saturated(data, tops) if tops else None
         flat = np.zeros_like(flat) if top is None else flat & top
     return missing | _grown(flat)
 
@@ -118,22 +119,45 @@ def _few_counts(data: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return lowest & ~lowest.all(axis=1, keepdims=True) & ~lowest.all(axis=0, keepdims=True)
 
 
-def saturated(data: np.ndarray, good: np.ndarray) -> np.ndarray | None:
+def finite(data: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, list[float]]:
+    """Tell which pixels can be used, and the largest value among them in every `ROWS` rows.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+    mask : ndarray of bool, shape (ny, nx), optional
+        Pixels to use.
+
+    Returns
+    -------
+    good : ndarray of bool, shape (ny, nx)
+        Finite and in `mask`.
+    tops : list of float
+        Largest values; minus infinity where rows have no such pixel, an empty list if none has.
+    """
+    good = np.empty(data.shape, dtype=bool)
+    tops = []
+    for row in range(0, len(data), ROWS):  # what is read stays in the cache
+        part, here = data[row : row + ROWS], good[row : row + ROWS]
+        np.isfinite(part, out=here)
+        if mask is not None:
+            here &= mask[row : row + ROWS]
+        if not here.all():
+            part = part[here]
+        tops.append(np.max(part) if part.size else -np.inf)
+    return good, tops if max(tops, default=-np.inf) > -np.inf else []
+
+
+def saturated(data: np.ndarray, tops: list[float]) -> np.ndarray | None:
     """Return where the image stands at its largest value, if that is a plateau; else None.
 
     Noise and counts reach their largest value in single pixels; a plateau is one that holds a
     pixel and the four beside it. An image that stands there in large part shows something else.
+    `tops` are those of `finite`: next to no image has a plateau, and few rows reach the largest value.
     """
-    # Some rows at a time: next to no image has a plateau, and few rows reach the largest value.
-    parts = [slice(row, row + ROWS) for row in range(0, len(data), ROWS)]
-    if good.all():
-        tops = [np.max(data[part]) for part in parts]
-    else:
-        parts = [part for part in parts if good[part].any()]
-        tops = [np.max(data[part][good[part]]) for part in parts]
     top = max(tops)
-    highest = (data[part] == top for part, its in zip(parts, tops, strict=True) if its == top)
-    count = sum(map(np.count_nonzero, highest))
+    parts = (data[k * ROWS : (k + 1) * ROWS] for k, its in enumerate(tops) if its == top)
+    count = sum(np.count_nonzero(part == top) for part in parts)
     if count < LEAST_PLATEAU or count > MOST_SATURATED * data.size:
         return None
     at_top = data == top

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -37,7 +37,7 @@ class Scaled:
 
     ``scale`` is the length of a square pixel of the same area in angstrom, ``step`` the distance
     of pixels along x and y in such lengths. ``usable`` are the weights 0 and 1 of the pixels of
-    `mask`, shape (0, 0) where all are 1.
+    `mask`, shape (0, 0) where all are 1. ``kept`` are the sums that `sums` has taken.
     """
 
     image: np.ndarray
@@ -46,6 +46,7 @@ class Scaled:
     mean: float
     unit: float
     size: tuple[float, float]
+    kept: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:
@@ -56,6 +57,14 @@ class Scaled:
     def knots(self) -> float:
         """Distance of the background's knots."""
         return max(BACKGROUND_KNOTS_A / self.scale, LEAST_KNOTS_PX)
+
+    def sums(self, block: int, crew: Crew) -> np.ndarray:
+        """Give the sums of the image over blocks of pixels: of those of half the size, if even."""
+        if block not in self.kept:
+            half = block // 2
+            part = self.sums(half, crew) if block % 2 == 0 and half > 1 else self.image
+            self.kept[block] = block_sums(part, block if part is self.image else 2, crew)
+        return self.kept[block]
 
     @property
     def step(self) -> tuple[float, float]:
@@ -98,7 +107,7 @@ def seeds(columns: pd.DataFrame) -> np.ndarray:
 
 def begin(
     scaled: Scaled,
-    columns: pd.DataFrame,
+    xy: np.ndarray,
     kind: np.ndarray,
     species: tuple[str, ...],
     group: np.ndarray | None,
@@ -106,9 +115,11 @@ def begin(
     *,
     elliptical: bool = False,
 ) -> tuple[Problem, State]:
-    """Give starting parameters: peak heights over the local minimum, common widths."""
+    """Give starting parameters: peak heights over the local minimum, common widths.
+
+    Columns start from `xy` (n, 2), in px.
+    """
     scale, step = scaled.scale, scaled.step
-    xy = seeds(columns)
     far = RENDERED * WIDTH_BOUNDS_A[1] + LEASH_A[1]
     least = max(far / scale / step[1], LEAST_STRIP_PX)
     # a multiple of every block of pixels that a coarser image may have
@@ -160,7 +171,7 @@ def _heights(
 
     Both are read off means over blocks about as wide as a column.
     """
-    coarse = block_sums(scaled.image, block, crew)
+    coarse = scaled.sums(block, crew).copy()
     for axis, n in enumerate(scaled.image.shape):
         part = np.diff(np.append(np.arange(0, n, block), n)).astype(np.float32)
         coarse /= part[:, None] if axis == 0 else part

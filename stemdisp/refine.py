@@ -13,7 +13,7 @@ from stemdisp._border import outside
 from stemdisp._coarse import back, block_size, coarsen, coarsen_image
 from stemdisp._medians import middle
 from stemdisp._model import SEEN, UNKNOWN_PACE, Problem, State, residual_image, seen_weight
-from stemdisp._pixels import saturated
+from stemdisp._pixels import finite, saturated
 from stemdisp._start import Scaled, begin, resume, scale_image, seeds
 from stemdisp._threads import Crew
 from stemdisp.fit import MOVED_A, Measured, collect
@@ -116,19 +116,20 @@ def refine_columns(
         raise ValueError("columns is empty; there is nothing to fit")
     if columns["species"].isna().any():
         raise ValueError("columns has rows without species; drop those rows first")
-    if not np.isfinite(seeds(columns)).all():
+    xy = seeds(columns)
+    if not np.isfinite(xy).all():
         raise ValueError("columns has x_px or y_px that are not finite; drop those rows first")
     good = _usable_pixels(data, mask)
     if widths not in ("species", "site", "column", "ellipse"):
         raise ValueError(f"widths = {widths!r} is not one of: species, site, column, ellipse")
-    codes, names = pd.factorize(columns["species"])
+    codes, names = pd.factorize(columns["species"].to_numpy())
     kind, species = codes.astype(np.int64), tuple(names)
     group = _width_groups(columns, kind, widths)
     tiles = Tiles.choose(good.shape, None if good.all() else good)
     with Crew() as crew:
         scaled = scale_image(data, good, size, crew)
         problem, state = begin(
-            scaled, columns, kind, species, group, crew, elliptical=widths == "ellipse"
+            scaled, xy, kind, species, group, crew, elliptical=widths == "ellipse"
         )
         problem, state = _with_prior(problem, state, 1e-3, scaled)
         state, warm = resume(columns, species, state, problem, scaled)
@@ -163,15 +164,14 @@ def _as_array(
 
 def _usable_pixels(data: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Return where the image is finite, not saturated and inside `mask`."""
-    good = np.isfinite(data)
     if mask is not None:
         mask = np.asarray(mask, dtype=bool)
         if mask.shape != data.shape:
             raise ValueError(f"mask has shape {mask.shape}; the image has {data.shape}")
-        good &= mask
-    if not good.any():
+    good, tops = finite(data, mask)
+    if not tops:
         raise ValueError("image has no usable pixel: all are masked or not finite")
-    plateau = saturated(data, good)
+    plateau = saturated(data, tops)
     return good if plateau is None else good & ~plateau
 
 
