@@ -114,17 +114,21 @@ def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, d
     errors : ndarray, shape (n, 3)
         Out: standard errors of V, x, y, in the order of the table.
     """
+    seat = indptr[:-1].copy()  # in the row of each column, where that of the present one is
+    spots = np.empty(np.max(np.diff(indptr)), np.int64)
     for a in range(lo, hi):
-        size = indptr[a + 1] - indptr[a]
-        for k in range(indptr[a], indptr[a + 1]):
-            b = indices[k]
+        begin, size = indptr[a], indptr[a + 1] - indptr[a]
+        for i in range(np.uint64(size)):
+            spots[i] = place[indices[begin + i]]
+        for k in range(begin, indptr[a + 1]):
+            b, spot = indices[k], spots[k - begin]
             q = 0  # entries of a row in the order of their columns in the table
-            for i in range(indptr[a], indptr[a + 1]):
-                q += place[indices[i]] < place[b]
-            back = k
-            for i in range(indptr[b], indptr[b + 1]):
-                if indices[i] == a:
-                    back = i
+            for i in range(np.uint64(size)):
+                q += spots[i] < spot
+            back = seat[b]
+            while indices[back] < a:
+                back += 1
+            seat[b] = back
             for m in range(3):
                 v0, v1, v2 = 0.0, 0.0, 0.0
                 for s in range(np.uint64(shared.shape[2])):
@@ -142,7 +146,7 @@ def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, d
                     variance = data[entry + m]
                     errors[place[a], m] = 0.0 if variance < 0.0 else math.sqrt(variance)
                 for n in range(3):
-                    cols[entry + n] = 3 * place[b] + n
+                    cols[entry + n] = 3 * spot + n
 
 
 @compiled
