@@ -50,21 +50,30 @@ def near_pairs(xy, first, radius, indptr, indices):
 
 
 @compiled
-def closer_pairs(indptr, indices, columns, radius, new_indptr, new_indices, nearest):
-    """Keep the pairs closer than `radius`; write the distance of each column to the nearest."""
-    count = 0
-    for a in range(indptr.size - 1):
+def closer_pairs(indptr, indices, columns, radius, new_indptr, new_indices):
+    """Keep the pairs closer than `radius`."""
+    count = np.uint64(0)
+    for a in range(np.uint64(indptr.size - 1)):
         new_indptr[a] = count
+        x, y = columns[a, 1], columns[a, 2]
+        for k in range(np.uint64(indptr[a]), np.uint64(indptr[a + np.uint64(1)])):
+            b = np.uint64(indices[k])
+            dx, dy = x - columns[b, 1], y - columns[b, 2]
+            new_indices[count] = b  # written over by the next one if this is too far
+            count += np.uint64(dx * dx + dy * dy < radius * radius)
+    new_indptr[indptr.size - 1] = count
+
+
+@compiled
+def nearest_column(lo, hi, indptr, indices, columns, nearest):
+    """Write the distance of each column to the nearest other one in the list."""
+    for a in range(lo, hi):
         least = np.inf
         for k in range(indptr[a], indptr[a + 1]):
             b = indices[k]
             dx, dy = columns[a, 1] - columns[b, 1], columns[a, 2] - columns[b, 2]
-            r2 = dx * dx + dy * dy
-            new_indices[count] = b  # written over by the next one if this is too far
-            count += r2 < radius * radius
-            least = min(least, r2 if a != b else np.inf)
+            least = min(least, dx * dx + dy * dy if a != b else np.inf)
         nearest[a] = math.sqrt(least)
-    new_indptr[indptr.size - 1] = count
 
 
 @inner

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from stemdisp._background import Background
 from stemdisp._conjugate import BATCH, advance_rows, multiply_rows, turn_rows
-from stemdisp._pairs import closer_pairs, near_pairs
+from stemdisp._pairs import closer_pairs, near_pairs, nearest_column
 from stemdisp._threads import Crew
 
 MOST_STEPS = 60  # of conjugate gradients
@@ -53,21 +53,19 @@ class Neighbours:
 
     def closer(self, columns: np.ndarray, radius: float) -> Neighbours:
         """Those pairs of the list that are closer than `radius`; `columns` (n, 4) as fitted."""
-        return self._sift(columns, radius)[0]
+        indptr, indices = np.empty_like(self.indptr), np.empty_like(self.indices)
+        closer_pairs(self.indptr, self.indices, columns, radius, indptr, indices)
+        return Neighbours(indptr, indices[: indptr[-1]].copy())
 
     def nearest(self, columns: np.ndarray) -> np.ndarray:
         """Distance (n,) to the nearest other column in the list; infinity if there is none."""
-        return self._sift(columns, 0.0)[1]
+        out = np.empty(len(columns))
+        nearest_column(0, len(out), self.indptr, self.indices, columns, out)
+        return out
 
     def rows(self) -> np.ndarray:
         """Column to which each entry of the list belongs."""
         return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
-
-    def _sift(self, columns: np.ndarray, radius: float) -> tuple[Neighbours, np.ndarray]:
-        indptr, indices = np.empty_like(self.indptr), np.empty_like(self.indices)
-        nearest = np.empty(len(columns))
-        closer_pairs(self.indptr, self.indices, columns, radius, indptr, indices, nearest)
-        return Neighbours(indptr, indices[: indptr[-1]].copy()), nearest
 
 
 @dataclass(frozen=True, eq=False)

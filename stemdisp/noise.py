@@ -263,8 +263,10 @@ def ring_medians(
     width, order, bounds = _rings(periodograms.shape, *periodograms.power.shape[1:])
     flat = periodograms.power.reshape(len(periodograms.power), -1)
     centres, values = [], []
-    for k in range(max(1, int(band[0] / width)), min(len(bounds) - 1, int(band[1] / width) + 1)):
-        part = np.take(flat, order[bounds[k] : bounds[k + 1]], axis=1).ravel()
+    first, last = max(1, int(band[0] / width)), min(len(bounds) - 1, int(band[1] / width) + 1)
+    wanted = np.take(flat, order[bounds[first] : bounds[max(first, last)]], axis=1)
+    for k in range(first, last):
+        part = wanted[:, bounds[k] - bounds[first] : bounds[k + 1] - bounds[first]]
         if part.size >= 8 * len(flat):
             centres.append((k + 0.5) * width)
             values.append(middle(part) / _MEDIAN)
