@@ -31,9 +31,8 @@ from stemdisp._vectors import (
     total,
 )
 
-
-# Rows of pixels that see the same of the background, whose functions are some hundred rows wide: what
-# is fitted is a function with steps of that height, to which an image is as good a guide.
+# Rows of pixels that see the same of the background. Its functions are some hundred rows wide, and
+# those with steps of a few rows tell their coefficients as well.
 TOGETHER = 4
 
 
@@ -218,9 +217,8 @@ def project_columns(lo, hi, residual, nx, columns, first, reach, order, ax, ay, 
     stride = np.uint64(residual.shape[1])
     flat = residual.reshape(residual.size)
     ey, lines = np.empty(ny + WIDE, np.float32), np.empty((5, ny + WIDE), np.float32)
-    zero, two, four, eight = (
-        spread_wide(np.float32(0)), spread_wide(np.float32(2)), spread_wide(np.float32(4)), spread_wide(np.float32(8))
-    )  # fmt: skip
+    zero, two = spread_wide(np.float32(0)), spread_wide(np.float32(2))
+    four, eight = spread_wide(np.float32(4)), spread_wide(np.float32(8))
     for k in range(first[lo], first[hi]):
         v, x, y, s = columns[k, 0], columns[k, 1], columns[k, 2], columns[k, 3]
         x0, x1, y0, y1 = window(x, y, reach * s, ax, ay, (0, ny), nx, residual.shape[1])

@@ -141,8 +141,8 @@ def pair_information(indptr, indices, columns, root, order):
 def column_factors(lo, hi, columns, root, out):
     """Write what `normal_rows` needs of each column: see its `seen`.
 
-    The derivatives by V, x, y, s are those of a Gaussian of intensity and width 1 times ``1, V, V, V s``, and
-    times the `root` (n, 4) of what the pixels weigh for each.
+    The derivatives by V, x, y, s are those of a Gaussian of intensity 1 (for s: of width 1) times
+    ``1, V, V, V s``, and times the `root` (n, 4) of what the pixels weigh for each.
     """
     for c in range(lo, hi):
         v, s = columns[c, 0], columns[c, 3]

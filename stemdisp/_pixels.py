@@ -153,7 +153,7 @@ def saturated(data: np.ndarray, tops: list[float]) -> np.ndarray | None:
 
     Noise and counts reach their largest value in single pixels; a plateau is one that holds a
     pixel and the four beside it. An image that stands there in large part shows something else.
-    `tops` are those of `finite`: next to no image has a plateau, and few rows reach the largest value.
+    `tops` are those of `finite`: next to no image has a plateau, and few rows reach that value.
     """
     top = max(tops)
     parts = (data[k * ROWS : (k + 1) * ROWS] for k, its in enumerate(tops) if its == top)

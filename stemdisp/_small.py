@@ -123,10 +123,10 @@ def last_of_inverse(scaled, inverse, size, own, out):
         store(x, at + U8, spread(p[2]) * a + spread(p[4]) * b + spread(p[5]) * c)
     # backwards: what is known is taken off all rows before
     for n in range(3, size, 3):
-        j = np.uint64(size - n)
-        a, b, c = load(x, U4 * j), load(x, U4 * (j + U1)), load(x, U4 * (j + U2))
-        of, at = j, np.uint64(0)
-        for _ in range(j):
+        of, at = np.uint64(size - n), np.uint64(0)
+        end = U4 * of
+        a, b, c = load(x, end), load(x, end + U4), load(x, end + U8)
+        for _ in range(of):
             value = load(x, at) - spread(ready[of]) * a
             value = value - spread(ready[of + U1]) * b - spread(ready[of + U2]) * c
             store(x, at, value)

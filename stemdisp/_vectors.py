@@ -22,7 +22,7 @@ from numba.extending import (
 )
 
 LANES, WIDE = 8, 16  # numbers of single precision in a vector, and in a wide one
-FOUR, EIGHT = 4, 8  # of double precision
+FOUR = 4  # of double precision
 LOG_2 = 0.6931471805599453
 # (2^x - 1) / x for |x| < 1/2, by its values at six of Chebyshev's points: good to 5e-9.
 _POWER_OF_2 = (
@@ -52,9 +52,8 @@ class _Model(models.PrimitiveModel):
 
 
 SINGLES, DOUBLES = Vector(types.float32, LANES), Vector(types.float64, FOUR)
-MANY_SINGLES, MANY_DOUBLES = Vector(types.float32, WIDE), Vector(types.float64, EIGHT)
+MANY = Vector(types.float32, WIDE)
 _KINDS = {kind.dtype: kind for kind in (SINGLES, DOUBLES)}
-_WIDE = {kind.dtype: kind for kind in (MANY_SINGLES, MANY_DOUBLES)}
 
 
 def _ints(*values: int) -> ir.Constant:
@@ -80,8 +79,8 @@ def load(typing: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def load_wide(typing: Any, array: Any, at: Any) -> Any:
-    """Give twice as many."""
-    return _WIDE[array.dtype](array, types.uint64), _load
+    """Give twice as many of single precision."""
+    return MANY(array, types.uint64), _load
 
 
 @intrinsic
@@ -128,8 +127,8 @@ def spread(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def spread_wide(typing: Any, value: Any) -> Any:
-    """Give a wide one."""
-    return _WIDE[value](value), _fill
+    """Give a wide one of a number of single precision."""
+    return MANY(value), _fill
 
 
 @intrinsic
@@ -181,7 +180,7 @@ def ramp(typing: Any, start: Any, step: Any) -> Any:
         steps = builder.fmul(_spread(builder, args[1], kind), numbers)
         return builder.fadd(_spread(builder, args[0], kind), steps)
 
-    return MANY_SINGLES(types.float32, types.float32), build
+    return MANY(types.float32, types.float32), build
 
 
 @intrinsic
@@ -211,9 +210,9 @@ def turn(typing: Any, rows: Any) -> Any:
 def gaussian(typing: Any, square: Any) -> Any:
     """Give ``exp(-square / 2)`` to 2e-7 of it; where that is less than 1e-18, 1e-18.
 
-    A power of two, by the bits of the exponent, times that of what is left, by a polynomial. What counts as
-    nothing is large enough for products of two: numbers below 1e-38 take processors a hundred
-    times as long.
+    A power of two, by the bits of the exponent, times that of what is left, by a polynomial. What
+    counts as nothing is large enough for products of two: numbers below 1e-38 take processors a
+    hundred times as long.
     """
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -240,7 +239,7 @@ def gaussian(typing: Any, square: Any) -> Any:
 
 def _arithmetic(symbol: Any, name: str) -> None:
     """Let an operator combine two vectors of one kind."""
-    kinds = (*_KINDS.values(), *_WIDE.values())
+    kinds = (*_KINDS.values(), MANY)
 
     @type_callable(symbol)
     def choose(context: Any) -> Any:

@@ -26,8 +26,8 @@ LOOP = """
 import numpy as np
 from stemdisp._pairs import closer_pairs
 at, out = np.zeros((2, 3), np.int64)
-columns, nearest = np.arange(8.0).reshape(2, 4), np.zeros(2)
-closer_pairs(np.array([0, 2, 3]), np.array([0, 1, 1]), columns, 9.0, at, out, nearest)
+columns = np.arange(8.0).reshape(2, 4)
+closer_pairs(np.array([0, 2, 3]), np.array([0, 1, 1]), columns, 9.0, at, out)
 stats = closer_pairs.stats
 print(out.tobytes().hex(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """

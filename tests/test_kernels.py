@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from stemdisp._border import outside, seen_inside
 from stemdisp._medians import middle, middles
 from stemdisp._memory import image_room
 from stemdisp._model import Strips
-from stemdisp._steps import move_columns
+from stemdisp._steps import hold_back, move_columns
 from stemdisp._system import Neighbours
 from stemdisp.refine import OUTSIDE
 
@@ -138,7 +139,15 @@ def test_the_residual_lacks_columns_and_background_and_is_weighted(height, step)
     expected = image - y @ coefficients @ x.T - sum(stamp(*c, step) for c in columns)
     found, seen, _ = residual(columns, image, weight, coefficients, step, height)
     np.testing.assert_allclose(found, expected * weight, atol=3e-6)
-    np.testing.assert_allclose(seen, y.T @ found @ x, atol=1e-4)
+    # some rows of a strip see the same of each piece of the background
+    steps, edges = y.copy(), background.spline[0]
+    ends = sorted({*range(0, GRID[0], height), *edges.tolist()})
+    for low, high in pairwise(ends):
+        for top in range(low, high, _kernels.TOGETHER):
+            same = slice(top, min(top + _kernels.TOGETHER, high))
+            steps[same] = y[same].mean(axis=0)
+    np.testing.assert_allclose(seen, steps.T @ found @ x, atol=1e-4)
+    assert 0.01 < np.abs(steps - y).max() < 0.15  # at the border they fall by 3/30 a row
 
 
 def seen(weight, columns=COLUMNS[:2], order=0):
@@ -287,6 +296,7 @@ def test_rows_apart_begin_in_other_places_of_a_cache(shape, wide):
     assert room.shape == (4, wide) and room.flags.c_contiguous and room.dtype == np.float32
     assert wide * room.itemsize // 64 % 2 == 1
     assert image_room(shape).shape == shape
+    assert room.ctypes.data % 64 == image_room(shape).ctypes.data % 64 == 0
 
 
 def test_large_images_begin_where_large_pages_do():
@@ -307,6 +317,49 @@ def test_neighbours_are_those_of_brute_force():
             mine = found.indices[found.indptr[a] : found.indptr[a + 1]]
             assert mine.tolist() == np.flatnonzero(distance[a] < radius).tolist()
     np.testing.assert_allclose(near.nearest(columns), np.sort(distance, axis=0)[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("radius", [3.0, 12.0, 24.0])
+def test_neighbours_of_sorted_columns_are_the_same(radius):
+    xy = np.random.default_rng(8).uniform(-15, 110, (400, 2))
+    xy[::7] = np.rint(xy[::7])
+    strips = Strips.build(xy, 100, 24)
+    ours = Neighbours.of_strips(xy[strips.order], strips.first, radius)
+    theirs = Neighbours.within(xy[strips.order], radius)
+    np.testing.assert_array_equal(ours.indptr, theirs.indptr)
+    np.testing.assert_array_equal(ours.indices, theirs.indices)
+
+
+def test_lists_of_many_neighbours():
+    xy = np.random.default_rng(8).uniform(0, 5, (90, 2))
+    strips = Strips.build(xy, 48, 48)
+    near = Neighbours.of_strips(xy[strips.order], strips.first, 40.0)
+    assert near.indices.tolist() == 90 * list(range(90))
+
+
+def test_columns_are_held_back():
+    make = np.random.default_rng(2)
+    columns, start, prior = make.normal(size=(9, 4)), make.normal(size=(9, 2)), make.uniform(size=9)
+    frozen, gradient = np.arange(9) % 4 == 0, make.normal(size=(9, 4))
+    expected = np.where(frozen[:, None], 0.0, gradient)
+    expected[:, 1:3] += prior[:, None] * (start - columns[:, 1:3])
+    hold_back(0, 9, columns, start, prior, frozen, gradient)
+    np.testing.assert_allclose(gradient, expected)
+
+
+@pytest.mark.parametrize("nx", [7, 16, 60])
+def test_means_under_columns(nx):
+    make = np.random.default_rng(nx)
+    image = make.uniform(1, 2, (50, nx))
+    room = image_room(image.shape, apart=True)
+    room[:, :nx], room[:, nx:] = image, 0.0
+    at = np.column_stack([make.uniform(-1, nx, 40), make.uniform(-1, 50, 40)])
+    found = np.empty(40)
+    _kernels.means_under(0, 40, room, nx, at, 1.3, 5.0, found)
+    yy, xx = np.mgrid[:50, :nx]
+    for (x, y), mean in zip(at, found, strict=True):
+        weight = np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / (2 * 1.3**2)) / (2 * np.pi * 1.3**2)
+        assert mean == pytest.approx(np.sum(weight * image), rel=1e-4, abs=1e-5)
 
 
 def test_strips_hold_every_column_once():

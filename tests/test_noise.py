@@ -196,6 +196,35 @@ def test_a_part_of_the_frequencies_is_what_the_whole_says_there(size):
         np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["white", "idpc"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_low_frequencies_from_every_second_pixel_are_those_of_all(kind, masked):
+    size, top = (512, 600), 0.15
+    image = 3.0 + noise(kind, 0.02, seed=5, size=size)
+    mask = np.ones(size, dtype=bool)
+    if masked:
+        mask[200:320, 100:300] = mask[50, 60] = False
+    image[~mask] = 0.0
+    tiles, n_modes = Tiles.choose(size, mask), int(top * size[1])
+    whole = tiles.periodograms(image)  # double precision: of all pixels
+    thin = tiles.periodograms(image.astype(np.float32), top=top)
+    assert thin.power.shape[1:] < (256 + 1, 300) and whole.power.shape[1] == 512
+    rows = np.r_[: int(top * 512), 512 - int(top * 512) : 512]
+    few = np.where(rows < 256, rows, rows - 256)
+    one, other = whole.power[0, rows, :n_modes], thin.power[0, few, :n_modes]
+    # what the filter lets through of higher frequencies is the more, the higher the frequency
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.999
+    assert other[1:].sum() == pytest.approx(one[1:].sum(), rel=2e-3)
+    band = (0.05, 0.14)
+    for found, exact in zip(ring_medians(thin, band), ring_medians(whole, band), strict=True):
+        np.testing.assert_allclose(found, exact, rtol=0.03)
+    known = {"sigma_px": 4.2, "n_free": 0.0}
+    level = NoiseLevel("white", 0.02, 0.0, "residual")
+    assert misfit_ratio(thin, level, **known) == pytest.approx(
+        misfit_ratio(whole, level, **known), rel=2e-3
+    )
+
+
 @pytest.mark.parametrize(("offset", "counts"), [(0.0, True), (3.0, False)])
 def test_noise_of_counts_follows_the_signal(offset, counts):
     rng = np.random.default_rng(9)

@@ -3,18 +3,22 @@
 import numba
 import numpy as np
 import pytest
+from scipy import sparse
 
 from stemdisp import _pairs, _small, _windows
 from stemdisp._system import Neighbours
 from stemdisp._vectors import (
     FOUR,
     LANES,
+    WIDE,
     gaussian,
     load,
     load_doubled,
+    load_wide,
     quarters,
     ramp,
     spread,
+    spread_wide,
     store,
     total,
     turn,
@@ -41,6 +45,22 @@ def test_arithmetic_on_each_number(kind, lanes):
     assert out[0] == 7 and (out[lanes + 1 :] == 7).all()  # the numbers beside stay
 
 
+def test_wide_vectors_are_twice_as_many_numbers():
+    @numba.njit
+    def combine(a, out):
+        x = load_wide(a, 3)
+        store(out, 2, x * x + spread_wide(a[0]))
+        return total(x)
+
+    a = rng.uniform(1, 2, WIDE + 5).astype(np.float32)
+    out = np.full(WIDE + 5, 7, np.float32)
+    found = combine(a, out)
+    x = a[3 : WIDE + 3]
+    np.testing.assert_allclose(out[2 : WIDE + 2], x * x + a[0], rtol=3e-7)
+    assert found == pytest.approx(x.sum(), rel=3e-7)
+    assert (out[:2] == 7).all() and (out[WIDE + 2 :] == 7).all()
+
+
 def test_a_ramp_doubled_numbers_and_sums_of_quarters():
     @numba.njit
     def several(a, singles, doubles):
@@ -48,10 +68,10 @@ def test_a_ramp_doubled_numbers_and_sums_of_quarters():
         store(doubles, 0, load_doubled(a, 2))
         return quarters(load(a, 0), load(a, LANES))
 
-    a, singles, doubles = rng.normal(size=16).astype(np.float32), *map(np.zeros, (8, 4))
+    a, singles, doubles = rng.normal(size=16).astype(np.float32), *map(np.zeros, (WIDE, 4))
     singles = singles.astype(np.float32)
     sums = several(a, singles, doubles)
-    np.testing.assert_array_equal(singles, 3 + 0.5 * np.arange(8))
+    np.testing.assert_array_equal(singles, 3 + 0.5 * np.arange(WIDE))
     np.testing.assert_array_equal(doubles, a[2:6].astype(float))
     np.testing.assert_allclose(sums, a.reshape(4, 4).sum(axis=1), rtol=1e-5, atol=1e-6)
 
@@ -71,21 +91,29 @@ def test_turned_rows_are_columns():
     np.testing.assert_array_equal(out.reshape(8, 8), a.reshape(8, 8).T)
 
 
-def test_gaussians_to_single_precision():
-    @numba.njit
-    def all_of(squares, out):
-        for i in range(0, out.size, LANES):
-            store(out, i, gaussian(load(squares, i)))
+@numba.njit
+def some_at_a_time(squares, out):
+    for i in range(0, out.size, LANES):
+        store(out, i, gaussian(load(squares, i)))
 
+
+@numba.njit
+def many_at_a_time(squares, out):
+    for i in range(0, out.size, WIDE):
+        store(out, i, gaussian(load_wide(squares, i)))
+
+
+@pytest.mark.parametrize("all_of", [some_at_a_time, many_at_a_time])
+def test_gaussians_to_single_precision(all_of):
     squares = np.concatenate([np.linspace(0, 80, 4000), np.geomspace(1e-7, 1, 1000), [0.0] * 8])
-    squares = squares[: len(squares) // LANES * LANES].astype(np.float32)
+    squares = squares[: len(squares) // WIDE * WIDE].astype(np.float32)
     out = np.empty_like(squares)
     all_of(squares, out)
     exact = np.exp(-0.5 * squares.astype(float))
     # the argument has single precision, too
     assert np.max(np.abs(out / exact - 1) / (1 + squares)) < 2.5e-7
     assert out[squares == 0].tolist() == [1.0] * np.count_nonzero(squares == 0)
-    far = np.array([84, 200, 1e4, 1e30, 1e37, 84, 84, 84], np.float32)
+    far = np.array([84, 200, 1e4, 1e30, 1e37, 84, 84, 84] * 2, np.float32)
     out = np.empty_like(far)
     all_of(far, out)
     assert np.all(out < 1e-18)
@@ -161,10 +189,8 @@ def equations(request):
 def assembled(equations, order):
     n_groups, columns, root, group, prior, hold, near = equations
     n, n_pairs = len(columns), len(near.indices)
-    seen = np.zeros((n, 8), np.float32)
-    seen[:, 0], seen[:, 1:5] = columns[:, 3], root
-    seen[:, 2:5] *= columns[:, :1]
-    seen[:, 4] *= columns[:, 3]
+    seen = np.empty((n, 8), np.float32)
+    _pairs.column_factors(0, n, columns, root, seen)
     blocks, damping = np.empty((n_pairs, 4, 4), np.float32), np.empty((n, 4), np.float32)
     inverse, border = np.empty((n, 4, 4), np.float32), np.empty((n, 4, n_groups))
     corner, response = np.empty((n, n_groups)), np.empty((n, 4, n_groups))
@@ -200,7 +226,8 @@ def test_normal_equations_are_the_information_of_pairs(equations, order):
             sums = np.bincount(rows[mine], whole[mine, m, 3], 40)
             reach = np.bincount(rows[mine], np.abs(whole[mine, m, 3]), 40) + 1e-9
             found = border[:, m, g] if m < 3 else corner[:, g]
-            assert np.max(np.abs(found - sums) / reach) < 1e-5
+            # distances are those of positions of single precision
+            assert np.max(np.abs(found - sums) / reach) < 3e-5
     np.testing.assert_allclose(response, inverse.astype(float) @ border, rtol=1e-6, atol=1e-12)
 
 
@@ -208,10 +235,12 @@ def test_covariances_of_neighbourhoods(equations):
     n_groups, columns, _, _, prior, _, wide = equations
     blocks, p = assembled(equations, 1)[0], 4 if n_groups == 0 else 3
     near = wide.closer(columns, 16.0)
-    out = np.empty((len(near.indices), 3, 3))
+    out, response = np.empty((len(near.indices), 3, 3)), np.empty((40, 3, 2))
+    border = np.random.default_rng(2).normal(size=response.shape)
     _windows.window_covariance(
-        0, 40, near.indptr, near.indices, wide.indptr, wide.indices, blocks, prior, p, out
-    )
+        0, 40, near.indptr, near.indices, wide.indptr, wide.indices, blocks, prior, p,
+        border, response, out,
+    )  # fmt: skip
     whole = np.zeros((40, 4, 40, 4))
     for block, a, b in zip(blocks, wide.rows(), wide.indices, strict=True):
         whole[a, :, b] = block
@@ -226,3 +255,38 @@ def test_covariances_of_neighbourhoods(equations):
         size = error[mine == a][0][None, :, None] * error[:, None, :]
         # blocks have single precision, and are not quite symmetric
         np.testing.assert_allclose(out[span] / size, expected / size, atol=1e-5)
+        together = np.einsum("kmn,kng->mg", out[span], border[mine])
+        np.testing.assert_allclose(response[a], together, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_of_covariances_are_in_the_order_of_the_table():
+    make = np.random.default_rng(3)
+    near = Neighbours.within(make.uniform(0, 30, (25, 2)), 9.0)
+    blocks, shared = make.normal(size=(len(near.indices), 3, 3)), make.normal(size=(25, 3, 2))
+    own = near.rows() == near.indices
+    blocks[own] += 30 * np.eye(3)
+    blocks[np.flatnonzero(own)[4]] *= -1.0  # no covariance at all: its errors are 0
+    place, units = make.permutation(25), np.array([2.0, 0.5, 3.0])
+    rows = np.zeros(26, int)
+    rows[1:][place] = 9 * np.diff(near.indptr)
+    ends = np.cumsum(rows)
+    data, cols, errors = np.empty(ends[-1]), np.empty(ends[-1], np.int32), np.empty((25, 3))
+    for lo, hi in ((0, 7), (7, 25)):  # as two threads would
+        _windows.covariance_rows(
+            lo, hi, near.indptr, near.indices, blocks, shared, units, place, ends[place],
+            data, cols, errors,
+        )  # fmt: skip
+    whole = np.zeros((25, 3, 25, 3))
+    for block, a, b in zip(blocks, near.rows(), near.indices, strict=True):
+        whole[place[a], :, place[b]] += 0.5 * block
+        whole[place[b], :, place[a]] += 0.5 * block.T
+        whole[place[a], :, place[b]] += shared[a] @ shared[b].T
+    whole *= units[:, None, None] * units
+    whole = whole.reshape(75, 75)
+    each = np.repeat(rows[1:] // 3, 3)
+    indptr = np.concatenate([[0], np.cumsum(each)])
+    found = sparse.csr_array((data, cols, indptr), shape=(75, 75))
+    assert found.has_sorted_indices
+    np.testing.assert_allclose(found.toarray(), whole, atol=1e-12)
+    np.testing.assert_allclose(errors.ravel(), np.sqrt(np.maximum(whole.diagonal(), 0)))
+    assert np.count_nonzero(errors == 0) == 3
