@@ -46,7 +46,7 @@ class Brake:
 
 @compiled
 def hold_back(lo, hi, columns, start, prior, frozen, gradient):
-    """Add what ties columns to their sites to the gradient (n, 4), of which the frozen have none."""
+    """Add to the gradient (n, 4) what ties columns to their sites; what is frozen has no other."""
     for c in range(lo, hi):
         if frozen[c]:
             for m in range(4):

@@ -6,9 +6,34 @@ import math
 
 import numpy as np
 
-from stemdisp._compiled import compiled
+from stemdisp._compiled import compiled, inner
 from stemdisp._small import U4, U8, eliminate, last_of_inverse
 from stemdisp._vectors import FOUR, load, load_doubled, spread, store
+
+
+@inner
+def _own_entries(indptr, indices):
+    """Where each column stands in its own row of a list of neighbours."""
+    out = indptr[:-1].copy()
+    for a in range(out.size):
+        while indices[out[a]] < a:
+            out[a] += 1
+    return out
+
+
+@inner
+def _times_border(covariance, near, place, border, line, out):
+    """Sum covariances times the borders of the columns `near`; `line` is used up."""
+    for g in range(border.shape[2]):
+        value = spread(0.0)
+        for q in range(near.size):
+            at, beside = U4 * place[near[q]], border[near[q]]
+            value = value + spread(beside[0, g]) * load(covariance, at)
+            value = value + spread(beside[1, g]) * load(covariance, at + U4)
+            value = value + spread(beside[2, g]) * load(covariance, at + U8)
+        store(line, 0, value)
+        for m in range(3):
+            out[m, g] = line[m]
 
 
 @compiled
@@ -38,11 +63,7 @@ def window_covariance(
     nowhere = np.uint64(most)  # columns of the matrix that nobody reads
     for a in range(place.size):
         place[a] = nowhere
-    own = np.empty(indptr.size - 1, np.int64)  # where each column stands in its own row
-    for a in range(own.size):
-        own[a] = sys_indptr[a]
-        while sys_indices[own[a]] < a:
-            own[a] += 1
+    own = _own_entries(sys_indptr, sys_indices)
     for a in range(lo, hi):
         begin, end = indptr[a], indptr[a + 1]
         size = (p * (end - begin) + 2) // 3 * 3
@@ -77,16 +98,7 @@ def window_covariance(
             info[place[a] + m, place[a] + m] += prior[a, m]
         eliminate(info, scaled, pivots, size)
         last_of_inverse(scaled, pivots, size, p, inverse)
-        for g in range(border.shape[2]):
-            value = zero
-            for q in range(begin, end):
-                at, beside = U4 * place[indices[q]], border[indices[q]]
-                value = value + spread(beside[0, g]) * load(solved, at)
-                value = value + spread(beside[1, g]) * load(solved, at + U4)
-                value = value + spread(beside[2, g]) * load(solved, at + U8)
-            store(line, 0, value)
-            for m in range(3):
-                response[a, m, g] = line[m]
+        _times_border(solved, indices[begin:end], place, border, line, response[a])
         for q in range(begin, end):
             row = place[indices[q]]
             for m in range(3):

@@ -27,9 +27,9 @@ TILE, MOST_TILES = 512, 8
 # Counts: classes of signal, blocks that each needs, errors of the slope that make it sure, and the
 # share of the variance that may be left where there is no signal.
 SIGNAL_CLASSES, LEAST_IN_CLASS, SURE, ZERO_SHARE = 10, 50, 6.0, 0.25
-# Where no higher frequency (1/px) is read, every second pixel does. Of white noise the filter before
-# that (Lagrange's half-band filter, distances of 1, 3, 5 px) lets 0.9 % through that would be taken
-# for noise of this frequency, 0.1 % at 0.13, and less below.
+# Where no higher frequency (1/px) is read, every second pixel does. Of white noise the filter
+# before it (Lagrange's half-band filter, distances of 1, 3, 5 px) lets through 0.9 % that would be
+# taken for noise of this frequency, 0.1 % at 0.13, and less below.
 HALVED = 0.16
 _SIDES = np.array([150, -25, 3], np.float32) / 512
 # Median of an exponential distribution over its mean: |F|^2 of noise is exponential.
@@ -170,7 +170,7 @@ class Tiles:
         powers = np.empty((len(tiles), self.shape[0] // (2 if thin else 1), n_modes), kind)
 
         def measure(lo: int, hi: int) -> None:
-            for k in range(lo, hi):
+            for k in reversed(range(lo, hi)):  # the last rows are still in the cache
                 corner, taper = tiles[k]
                 part = image[_tile(corner, self.shape)]
                 if weight is not None:

@@ -139,15 +139,29 @@ def test_the_residual_lacks_columns_and_background_and_is_weighted(height, step)
     expected = image - y @ coefficients @ x.T - sum(stamp(*c, step) for c in columns)
     found, seen, _ = residual(columns, image, weight, coefficients, step, height)
     np.testing.assert_allclose(found, expected * weight, atol=3e-6)
-    # some rows of a strip see the same of each piece of the background
+    np.testing.assert_allclose(seen, y.T @ found @ x, atol=1e-4)
+
+
+@pytest.mark.parametrize(("spacing", "together"), [(90, 1), (120, 2), (200, 4), (500, 4)])
+def test_some_rows_see_the_same_of_a_slow_background(spacing, together):
+    rng, size, height = np.random.default_rng(4), (1000, 40), 240
+    image = rng.normal(size=size).astype(np.float32)
+    background = Background.build(np.ones(size, dtype=bool), spacing)
+    y, x = (axis.at(np.arange(n)).toarray() for axis, n in
+            ((background.along_y, size[0]), (background.along_x, size[1])))  # fmt: skip
     steps, edges = y.copy(), background.spline[0]
-    ends = sorted({*range(0, GRID[0], height), *edges.tolist()})
+    ends = sorted({*range(0, 960, height), *edges.tolist()})
     for low, high in pairwise(ends):
-        for top in range(low, high, _kernels.TOGETHER):
-            same = slice(top, min(top + _kernels.TOGETHER, high))
+        for top in range(low, high, together):
+            same = slice(top, min(top + together, high))
             steps[same] = y[same].mean(axis=0)
-    np.testing.assert_allclose(seen, steps.T @ found @ x, atol=1e-4)
-    assert 0.01 < np.abs(steps - y).max() < 0.15  # at the border they fall by 3/30 a row
+    out, seen = image_room(size, apart=True), np.empty((4, *background.shape))
+    _kernels.residual_strips(
+        0, 4, image, NONE, np.empty((0, 4)), np.zeros(5, int), height, 5.0, 1.0, 1.0,
+        np.zeros(background.shape), background.spline, out, seen,
+    )  # fmt: skip
+    np.testing.assert_allclose(seen.sum(axis=0), steps.T @ image @ x, atol=2e-4)
+    assert np.abs(steps - y).max() < 0.03
 
 
 def seen(weight, columns=COLUMNS[:2], order=0):
