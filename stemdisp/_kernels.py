@@ -168,9 +168,11 @@ def residual_strips(
                         rows[i] += here[i]
                 _project_row(rows, edge_x, basis_x, line)
                 for k in range(4):
-                    mean = np.mean(basis_y[k, top:bottom])
+                    total_y = 0.0
+                    for j in range(top, bottom):
+                        total_y += basis_y[k, j]
                     for b in range(line.size):
-                        seen[strip, p + k, b] += mean * line[b]
+                        seen[strip, p + k, b] += total_y / (bottom - top) * line[b]
 
 
 @inner

@@ -127,7 +127,10 @@ def covariance_rows(lo, hi, indptr, indices, blocks, shared, units, place, at, d
         Out: standard errors of V, x, y, in the order of the table.
     """
     seat = indptr[:-1].copy()  # in the row of each column, where that of the present one is
-    spots = np.empty(np.max(np.diff(indptr)), np.int64)
+    most = 0
+    for a in range(lo, hi):
+        most = max(most, indptr[a + 1] - indptr[a])
+    spots = np.empty(most, np.int64)
     for a in range(lo, hi):
         begin, size = indptr[a], indptr[a + 1] - indptr[a]
         for i in range(np.uint64(size)):

@@ -11,6 +11,7 @@ import pytest
 from stemdisp import _kernels, _pairs, _summed
 from stemdisp._background import Background, block_sums
 from stemdisp._border import outside, seen_inside
+from stemdisp._joint import PAIR_REACH
 from stemdisp._medians import middle, middles
 from stemdisp._memory import image_room
 from stemdisp._model import Strips
@@ -88,6 +89,17 @@ def test_information_is_the_summed_product_of_derivatives(order):
         np.testing.assert_allclose(
             block / scale, expected * np.outer(root[a], root[b]) / scale, atol=2e-7
         )
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_pairs_that_are_left_out_share_next_to_nothing(order):
+    far, (ends, both) = PAIR_REACH * np.sqrt(2) * 3.0, (np.array([0, 2, 4]), np.array([0, 1, 0, 1]))
+    for angle in np.linspace(0, np.pi / 2, 7):
+        other = [1.0, far * np.cos(angle), far * np.sin(angle), 3.0]
+        columns = np.array([[1.0, 0.0, 0.0, 3.0], other])
+        own, pair, _, _ = _pairs.pair_information(ends, both, columns, np.ones((2, 4)), order)
+        scale = np.sqrt(own.diagonal())
+        assert np.abs(pair / np.outer(scale, scale)).max() < 0.006
 
 
 def test_the_gradient_metric_is_that_of_finite_differences():
