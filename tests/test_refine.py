@@ -184,9 +184,24 @@ def test_masked_and_nan_pixels_are_left_out(small, noise):
     ratio /= whole["x_err_A"] / np.sqrt(whole.attrs["fit"].noise.level)
     assert ratio[middle] > 1.05
     uneven = 20.0 + 1e-3 * np.arange(image.size).reshape(image.shape)
+    told = fit(np.where(mask, image, uneven), seeds(truth), noise, mask=mask)
+    pd.testing.assert_frame_equal(told, absent, check_exact=True)
     hot = fit(np.where(mask, image, uneven), seeds(truth), noise)
     # far off, or given up and marked
     assert not error_pm(hot, truth)[middle] <= 3
+
+
+def test_the_misfit_of_half_an_image_is_that_of_the_half():
+    rng = np.random.default_rng(7)
+    truth = lattice(rng, size=(288, 288))
+    image = noisy(rng, draw(truth, size=(288, 288)), "white")
+    mask = np.ones(image.shape, dtype=bool)
+    mask[:, 144:] = False
+    there = seeds(truth)[truth["x_px"] < 156]
+    half = fit(image, there, "white", mask=mask).attrs["fit"].misfit
+    cut = fit(image[:, :144].copy(), there, "white").attrs["fit"].misfit
+    assert half == pytest.approx(cut, rel=0.06)
+    assert half == pytest.approx(1.0, abs=0.15)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.uint16])
