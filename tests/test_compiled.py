@@ -1,6 +1,7 @@
 """The files of compiled code: whatever is wrong with them, a fit gives the same bits."""
 
 import errno
+import gc
 import os
 import pickle
 import shutil
@@ -270,6 +271,24 @@ def test_a_helper_or_a_constant_that_changes_changes_the_file(monkeypatch):
         after = _compiled._source(_summed.summed_pairs.py_func)
         assert after != before, name
         before = after
+
+
+def test_garbage_is_looked_for_again_after_compiling():
+    from stemdisp import _compiled
+    from stemdisp._pairs import closer_pairs
+
+    assert closer_pairs._compiler.compile.__name__ == "compile_quickly"
+    seen = []
+    broken = _compiled._without_collecting(lambda: seen.append(gc.isenabled()) or 1 / 0)
+    for collects in (True, False):
+        try:
+            (gc.enable if collects else gc.disable)()
+            with pytest.raises(ZeroDivisionError):
+                broken()
+            assert gc.isenabled() is collects
+        finally:
+            gc.enable()
+    assert seen == [False, False]
 
 
 def test_vectors_are_part_of_what_is_compiled(monkeypatch):
