@@ -42,7 +42,7 @@ def coarsen_image(scaled: Scaled, block: int, crew: Crew) -> Scaled:
     else:
         image = np.divide(image, np.float32(block**2))
     size = (scaled.size[0] * block, scaled.size[1] * block)
-    return replace(scaled, image=image, mask=mask, usable=usable, size=size, kept={})
+    return replace(scaled, image=image, mask=mask, usable=usable, size=size)
 
 
 def coarsen(problem: Problem, state: State, coarse: Scaled, block: int) -> tuple[Problem, State]:

@@ -57,7 +57,7 @@ def pixel_notes(values: np.ndarray, *, left_out: int = 0) -> list[Note]:
     if missing:
         text = f"{missing} pixels hold no finite number; columns there are marked, not measured"
         found.append(_note("missing-pixels", text))
-    top = saturated(values, tops) if tops else None
+    top = saturated(values, tops)
     if top is not None:
         text = (
             f"{np.count_nonzero(top)} pixels stand at the largest value, {np.max(values[top]):.5g}:"

@@ -78,8 +78,7 @@ def unmeasured(data: np.ndarray) -> np.ndarray:
     difference = np.diff(np.diff(filled, n=2, axis=0), n=2, axis=1)[~flat[1:-1, 1:-1]]
     level = np.ptp(filled[~missing])
     if not difference.size or np.median(np.abs(difference)) < NOISY * level:
-        tops = finite(data)[1]
-        top = saturated(data, tops) if tops else None
+        top = saturated(data, finite(data)[1])
         flat = np.zeros_like(flat) if top is None else flat & top
     return missing | _grown(flat)
 
@@ -155,6 +154,8 @@ def saturated(data: np.ndarray, tops: list[float]) -> np.ndarray | None:
     pixel and the four beside it. An image that stands there in large part shows something else.
     `tops` are those of `finite`: next to no image has a plateau, and few rows reach that value.
     """
+    if not tops:
+        return None
     top = max(tops)
     parts = (data[k * ROWS : (k + 1) * ROWS] for k, its in enumerate(tops) if its == top)
     count = sum(np.count_nonzero(part == top) for part in parts)

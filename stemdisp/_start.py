@@ -37,7 +37,7 @@ class Scaled:
 
     ``scale`` is the length of a square pixel of the same area in angstrom, ``step`` the distance
     of pixels along x and y in such lengths. ``usable`` are the weights 0 and 1 of the pixels of
-    `mask`, shape (0, 0) where all are 1. ``kept`` are the sums that `sums` has taken.
+    `mask`, shape (0, 0) where all are 1. ``kept`` are the sums of this image that `sums` has taken.
     """
 
     image: np.ndarray
@@ -46,7 +46,7 @@ class Scaled:
     mean: float
     unit: float
     size: tuple[float, float]
-    kept: dict[int, np.ndarray] = field(default_factory=dict)
+    kept: dict[int, np.ndarray] = field(default_factory=dict, init=False)
 
     @property
     def scale(self) -> float:
